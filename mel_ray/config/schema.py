@@ -1,0 +1,185 @@
+"""The configuration, one frozen model per group of `conf/`; every key is documented here."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mel_ray.config.templates import MelTemplate
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class RunConfig(Section):
+    name: str | None = None  # folder under `dir`; null makes a fresh name
+    dir: str = "runs"
+    seed: int = Field(0, ge=0)
+    steps: int = Field(ge=1)
+    resume: Literal["never", "auto"] = "never"  # what to do when `name` exists: refuse, or continue it
+
+
+class ModelConfig(Section):
+    path: str  # local folder or hub id of a Hugging Face causal LM
+    max_context: int = Field(ge=16)  # tokens of prompt and completion together
+    dtype: Literal["float32", "bfloat16"]
+    system_prompt: str | None = None
+    chat_template: str | None = None  # Jinja; null takes the tokenizer's own, or the plain one of docs/data.md
+    stop_tokens: tuple[str, ...] = ()  # beside the tokenizer's end-of-sequence token
+
+
+class SourceConfig(Section):
+    """Where questions come from: the embedded world, or a table with named columns."""
+
+    kind: Literal["world", "table"]
+    path: str | None = None  # table: file or folder (.parquet, .jsonl, .csv), or a dataset's hub id
+    hub_files: str = "*.parquet"  # table by hub id: which files of the dataset repository
+    question: str = "question"  # column; dots and numbers descend into structures: prompt.0.content
+    answer: str = "answer"
+    strip_prefix: str = ""  # cut from the question where present
+    strip_suffix: str = ""
+    deduplicate: bool = True  # by question text
+    limit: int | None = Field(None, ge=1)
+    split: Literal["train", "heldout"] = "train"  # world
+    count: int = Field(2000, ge=1)  # world: how many questions
+    phrasings: tuple[int, ...] = (0, 1)  # world: which of the three phrasings
+    seed: int = 0  # world
+
+
+class DataConfig(Section):
+    train: SourceConfig
+    prompt: str = "{{ question }}"  # Jinja: the user message made of a question
+    max_prompt_tokens: int = Field(ge=1)  # longer questions are dropped and counted
+
+
+class RolloutConfig(Section):
+    prompts_per_step: int = Field(ge=1)
+    group_size: int = Field(ge=1)
+    temperature: float = Field(1.0, ge=0.0)
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    max_tokens: int = Field(ge=1)
+
+
+class AlgorithmConfig(Section):
+    name: Literal["grpo"] = "grpo"
+    lr: float = Field(ge=0.0)
+    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int = Field(0, ge=0)
+    weight_decay: float = Field(0.0, ge=0.0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    max_grad_norm: float = Field(1.0, gt=0.0)
+    minibatches: int = Field(1, ge=1)  # optimizer steps per batch
+    clip_low: float = Field(0.2, ge=0.0, lt=1.0)
+    clip_high: float = Field(0.2, ge=0.0)
+    advantage_eps: float = Field(1e-6, ge=0.0)
+    aggregation: Literal["token_mean", "seq_mean_token_mean", "seq_mean_token_sum", "constant_length"]
+    importance_cap: float | None = Field(None, gt=0.0)  # truncated importance sampling; null is off
+    mask_truncated: bool = False  # leave trajectories that hit max_tokens out of the update
+
+
+class MelConfig(Section):
+    enabled: bool = True
+    weight: float = Field(1.0, ge=0.0)  # of J_MEL (Eq. 9; paper: 1)
+    pairs_per_group: int = Field(1, ge=1)
+    replays: int = Field(1, ge=1)
+    min_correct_replays: int = Field(1, ge=1)
+    max_tokens: int = Field(ge=1)  # of a meta-experience
+    replay_max_tokens: int = Field(ge=1)
+    temperature: float = Field(1.0, ge=0.0)
+    template: MelTemplate
+
+
+class RolloutPoolConfig(Section):
+    engines: int = Field(ge=1)
+    tensor_parallel: int = Field(1, ge=1)
+    cpus: float = Field(1.0, gt=0.0)  # Ray CPUs per engine actor
+    threads: int = Field(1, ge=1)  # CPU threads per engine
+    in_process: bool = False  # step the engine inside its actor instead of in a process of its own
+    max_sequences: int = Field(256, ge=1)
+    memory_share: float = Field(0.85, gt=0.0, le=1.0)  # of a GPU
+    kv_cache_mib: int = Field(128, ge=16)  # on CPU
+
+
+class ExperiencePoolConfig(Section):
+    engines: int = Field(0, ge=0)  # 0 borrows the rollout pool's
+    actors: int = Field(1, ge=1)
+    cpus: float = Field(1.0, gt=0.0)
+
+
+class VerifierPoolConfig(Section):
+    actors: int = Field(1, ge=1)
+    cpus: float = Field(1.0, gt=0.0)
+    deadline: float = Field(5.0, gt=0.0)  # seconds per judgement
+
+
+class PolicyPoolConfig(Section):
+    ranks: int = Field(ge=1)
+    cpus: float = Field(1.0, gt=0.0)
+    threads: int = Field(1, ge=1)
+    token_budget: int = Field(ge=16)  # rows * longest row of a microbatch
+    gradient_checkpointing: bool = False
+    logprob_chunk: int = Field(1024, ge=1)  # positions whose logits exist at once
+    attention: str = "sdpa"
+
+
+class DeadlineConfig(Section):
+    """Seconds after which waiting is an error."""
+
+    start: float = Field(600.0, gt=0.0)
+    generate: float = Field(1800.0, gt=0.0)
+    judge: float = Field(600.0, gt=0.0)
+    train: float = Field(3600.0, gt=0.0)
+    publish: float = Field(600.0, gt=0.0)
+    checkpoint: float = Field(1800.0, gt=0.0)
+
+
+class ClusterConfig(Section):
+    device: Literal["cpu", "cuda"]
+    nodes: int = Field(1, ge=1)
+    gpus_per_node: int = Field(0, ge=0)
+    weight_transfer: Literal["auto", "shm", "gloo", "nccl"] = "auto"
+    rollout: RolloutPoolConfig
+    experience: ExperiencePoolConfig
+    verifier: VerifierPoolConfig
+    policy: PolicyPoolConfig
+    deadlines: DeadlineConfig = DeadlineConfig()
+
+
+class BenchmarkConfig(Section):
+    name: str
+    source: SourceConfig
+
+
+class EvalConfig(Section):
+    every: int = Field(0, ge=0)  # steps; 0 evaluates only before and after
+    before: bool = True
+    after: bool = True
+    benchmarks: tuple[BenchmarkConfig, ...] = ()
+    samples: int = Field(8, ge=0)  # for Avg@k and Pass@k; 0 leaves them out
+    temperature: float = Field(0.6, gt=0.0)
+    max_tokens: int = Field(ge=1)
+
+
+class CheckpointConfig(Section):
+    every: int = Field(0, ge=0)  # steps; 0 writes only the last
+    keep: int = Field(2, ge=1)
+
+
+class ObserveConfig(Section):
+    wandb: Literal["off", "auto", "online", "offline"] = "off"  # auto: online with a key, else offline
+    wandb_project: str = "mel_ray"
+    trajectories: float = Field(0.05, ge=0.0, le=1.0)  # share of the questions whose trajectories are kept
+    console: Literal["auto", "plain"] = "auto"
+
+
+class Config(Section):
+    run: RunConfig
+    model: ModelConfig
+    data: DataConfig
+    rollout: RolloutConfig
+    algorithm: AlgorithmConfig
+    mel: MelConfig
+    cluster: ClusterConfig
+    eval: EvalConfig
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    observe: ObserveConfig = ObserveConfig()

@@ -1,0 +1,83 @@
+"""The sample ledger: every trajectory and every draft ends in exactly one named state."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class TrajectoryFate(StrEnum):
+    TRAINED = "trained"
+    NO_SIGNAL = "no_signal"
+    TRUNCATED = "truncated"
+    VERIFIER_TIMEOUT = "verifier_timeout"
+    VERIFIER_ERROR = "verifier_error"
+
+
+class DraftFate(StrEnum):
+    TRAINED = "trained"
+    TRUNCATED = "draft_truncated"
+    PARSE_FAILURE = "parse_failure"
+    LEAKED_ANSWER = "leaked_answer"
+    CONTEXT_TOO_LONG = "context_too_long"
+    REPLAY_FAILED = "replay_failed"
+    REPLAY_UNVERIFIED = "replay_unverified"
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Counts per fate. `sampled_*` is counted where sampling happens, the fates where they are decided."""
+
+    sampled_trajectories: int = 0
+    sampled_drafts: int = 0
+    trajectories: Mapping[TrajectoryFate, int] = field(default_factory=dict)
+    drafts: Mapping[DraftFate, int] = field(default_factory=dict)
+
+    @property
+    def is_balanced(self) -> bool:
+        return (
+            sum(self.trajectories.values()) == self.sampled_trajectories
+            and sum(self.drafts.values()) == self.sampled_drafts
+        )
+
+    def __add__(self, other: "Ledger") -> "Ledger":
+        return Ledger(
+            self.sampled_trajectories + other.sampled_trajectories,
+            self.sampled_drafts + other.sampled_drafts,
+            Counter(self.trajectories) + Counter(other.trajectories),
+            Counter(self.drafts) + Counter(other.drafts),
+        )
+
+    def as_dict(self) -> dict[str, object]:
+        return {
+            "trajectories": {
+                "sampled": self.sampled_trajectories,
+                **{fate.value: self.trajectories.get(fate, 0) for fate in TrajectoryFate},
+            },
+            "drafts": {
+                "sampled": self.sampled_drafts,
+                **{fate.value: self.drafts.get(fate, 0) for fate in DraftFate},
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Mapping[str, int]]) -> "Ledger":
+        trajectories, drafts = dict(data["trajectories"]), dict(data["drafts"])
+        return cls(
+            trajectories.pop("sampled"),
+            drafts.pop("sampled"),
+            {TrajectoryFate(name): count for name, count in trajectories.items() if count},
+            {DraftFate(name): count for name, count in drafts.items() if count},
+        )
+
+
+def ledger(trajectories: Iterable[TrajectoryFate], drafts: Iterable[DraftFate], sampled: tuple[int, int]) -> Ledger:
+    """A ledger of the given fates against `sampled` = (trajectories, drafts).
+
+    Raises:
+        ValueError: a sample has no fate or two.
+    """
+    result = Ledger(*sampled, Counter(trajectories), Counter(drafts))
+    if not result.is_balanced:
+        raise ValueError(f"the sample ledger does not add up: {result.as_dict()}")
+    return result

@@ -1,0 +1,42 @@
+"""Log-probabilities of chosen tokens without ever holding all logits.
+
+A 150k vocabulary in float32 costs 0.6 MB a token; the head is therefore applied to a chunk of positions at a
+time and recomputed in the backward pass.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+Head = Callable[[Tensor], Tensor]
+
+
+def _chunk(hidden: Tensor, targets: Tensor, head: Head, temperature: float) -> tuple[Tensor, Tensor]:
+    logits = head(hidden).float() / temperature
+    log_normaliser = torch.logsumexp(logits, dim=-1)
+    chosen = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - log_normaliser
+    with torch.no_grad():
+        probabilities = torch.exp(logits - log_normaliser.unsqueeze(-1))
+        entropy = log_normaliser - (probabilities * logits).sum(-1)
+    return chosen, entropy
+
+
+def chunked_logprobs(
+    hidden: Tensor, targets: Tensor, head: Head, chunk: int, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """log p(target) and entropy, both float32 [tokens] and under the sampling temperature.
+
+    `hidden`: [tokens, hidden size] at the positions that predict `targets` [tokens]. The entropy carries no
+    gradient.
+    """
+    parts = []
+    for start in range(0, len(targets), chunk):
+        piece = hidden[start : start + chunk], targets[start : start + chunk]
+        if torch.is_grad_enabled() and len(targets) > chunk:
+            parts.append(checkpoint(_chunk, *piece, head, temperature, use_reentrant=False))
+        else:
+            parts.append(_chunk(*piece, head, temperature))
+    chosen, entropy = zip(*parts, strict=True)
+    return torch.cat(chosen), torch.cat(entropy)

@@ -1,0 +1,57 @@
+"""The packing plan: which rank computes which sequences in which microbatch. A pure function.
+
+Invariants (the tests assert this list):
+1. every sequence is planned exactly once, but for fillers when there are fewer sequences than ranks;
+2. every rank has the same number of microbatches, none of them empty (ZeRO-3 runs all ranks in step);
+3. rows * longest of a microbatch stays within the token budget, unless it holds a single sequence;
+4. microbatch k costs nearly the same on every rank: microbatches are dealt out from the most expensive on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PackingPlan:
+    """`microbatches[rank][k]` lists indices of sequences; `fillers` marks those planned a second time, which
+    must carry zero weight, as (rank, k)."""
+
+    microbatches: tuple[tuple[tuple[int, ...], ...], ...]
+    fillers: frozenset[tuple[int, int]]
+    padded_tokens: int
+
+    @property
+    def count(self) -> int:
+        return len(self.microbatches[0])
+
+
+def pack(lengths: Sequence[int], ranks: int, token_budget: int) -> PackingPlan:
+    """Pack sequences of the given lengths (tokens) for `ranks` ranks, longest first.
+
+    Neighbours in length share a microbatch, so rows are padded only to a similar length.
+
+    Raises:
+        ValueError: there are no sequences.
+    """
+    if not lengths:
+        raise ValueError("nothing to pack")
+    bins: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if bins and (len(bins[-1]) + 1) * lengths[bins[-1][0]] <= token_budget:
+            bins[-1].append(index)
+        else:
+            bins.append([index])
+    while len(bins) % ranks:
+        widest = max(bins, key=lambda members: (len(members) > 1, len(members) * lengths[members[0]]))
+        if len(widest) == 1:
+            break
+        position, half = bins.index(widest), (len(widest) + 1) // 2
+        bins[position : position + 1] = [widest[:half], widest[half:]]
+    missing = -len(bins) % ranks
+    shortest = min(range(len(lengths)), key=lambda i: lengths[i])
+    bins.sort(key=lambda members: -len(members) * lengths[members[0]])
+    filled = len(bins)
+    bins += [[shortest] for _ in range(missing)]
+    plan = tuple(tuple(tuple(members) for members in bins[rank::ranks]) for rank in range(ranks))
+    fillers = frozenset((position % ranks, position // ranks) for position in range(filled, len(bins)))
+    return PackingPlan(plan, fillers, sum(len(members) * lengths[members[0]] for members in bins))
