@@ -110,3 +110,7 @@ class ChatTokenizer:
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text without special tokens."""
         return self._tokenizer.decode(list(map(int, token_ids)), skip_special_tokens=True)
+
+    def decode_with_specials(self, token_ids: Sequence[int]) -> str:
+        """The very text the model sees."""
+        return self._tokenizer.decode(list(map(int, token_ids)), skip_special_tokens=False)

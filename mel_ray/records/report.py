@@ -23,3 +23,11 @@ class EvalReport:
     step: int
     questions: int
     scores: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateReport:
+    """Of the optimizer steps of one batch: metric name -> value, and their number."""
+
+    metrics: Mapping[str, float]
+    optimizer_steps: int

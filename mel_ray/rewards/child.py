@@ -4,8 +4,11 @@ It judges hostile text, so it limits its own memory, CPU time, file sizes and pr
 it at a deadline. Nothing of the text is ever evaluated as code.
 """
 
+import ctypes
 import json
+import os
 import resource
+import signal
 import sys
 
 MEMORY_BYTES = 2 << 30
@@ -17,6 +20,16 @@ def limit_resources() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def die_with_parent() -> None:
+    """Ask Linux for SIGKILL when the parent dies: it could not kill us any more."""
+    parent = os.getppid()
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(1)
 
 
 def judge(response: str, answer: str) -> dict[str, str | None]:
@@ -43,6 +56,7 @@ def judge(response: str, answer: str) -> dict[str, str | None]:
 
 
 def main() -> None:
+    die_with_parent()
     judge("\\boxed{\\frac{1}{2}}", "0.5")  # import and warm up what a later deadline must not pay for
     limit_resources()
     print("ready", flush=True)

@@ -1,0 +1,119 @@
+"""Everything that can be known to be wrong before anything starts, each with its remedy."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mel_ray.config.plan import make_plan
+from mel_ray.config.problems import Problem
+from mel_ray.config.schema import Config
+from mel_ray.config.templates import template_problem
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a run may use: of this machine, or of the Ray cluster it is submitted to (`is_cluster`)."""
+
+    cpus: float
+    gpus: float
+    is_cluster: bool = False
+
+
+def find_problems(config: Config) -> list[Problem]:
+    """Problems of the configuration in itself."""
+    return [*_batch(config), *_context(config), *_mel(config), *_prompts(config), *_cluster(config)]
+
+
+def _batch(config: Config) -> Iterator[Problem]:
+    rollout, algorithm = config.rollout, config.algorithm
+    if rollout.group_size < 2:
+        yield Problem("rollout.group_size", rollout.group_size, "a group of one has no contrast: every advantage is zero",
+                      "use at least 2; the paper uses 8")
+    if rollout.prompts_per_step % algorithm.minibatches:
+        yield Problem("algorithm.minibatches", algorithm.minibatches,
+                      f"{rollout.prompts_per_step} prompts per step cannot be divided into {algorithm.minibatches} mini-batches",
+                      "make rollout.prompts_per_step a multiple of it")
+    if rollout.temperature == 0:
+        yield Problem("rollout.temperature", 0, "all trajectories of a group would be the same", "use 1.0")
+
+
+def _context(config: Config) -> Iterator[Problem]:
+    context, prompt = config.model.max_context, config.data.max_prompt_tokens
+    if prompt + config.rollout.max_tokens > context:
+        yield Problem("model.max_context", context,
+                      f"a prompt of data.max_prompt_tokens={prompt} and a completion of "
+                      f"rollout.max_tokens={config.rollout.max_tokens} need {prompt + config.rollout.max_tokens} tokens",
+                      "raise model.max_context or lower the other two")
+    if prompt + config.eval.max_tokens > context:
+        yield Problem("eval.max_tokens", config.eval.max_tokens,
+                      f"with data.max_prompt_tokens={prompt} it exceeds model.max_context={context}", "lower it")
+    replayed = prompt + config.mel.max_tokens
+    if config.mel.enabled and replayed >= context:
+        yield Problem("mel.max_tokens", config.mel.max_tokens,
+                      f"a replay prompt of up to {replayed} tokens leaves no room in model.max_context={context}",
+                      "lower it or raise model.max_context")
+
+
+def _mel(config: Config) -> Iterator[Problem]:
+    mel = config.mel
+    if mel.min_correct_replays > mel.replays:
+        yield Problem("mel.min_correct_replays", mel.min_correct_replays,
+                      f"there are only mel.replays={mel.replays} replays", "lower it or raise mel.replays")
+    for name, fields in (("abstraction", ("question", "incorrect", "correct")), ("replay", ("question", "experience"))):
+        if why := template_problem(getattr(mel.template, name), *fields):
+            yield Problem(f"mel.template.{name}", None, why, f"use only {', '.join(fields)}")
+    for name in ("heuristic_pattern", "bifurcation_pattern"):
+        pattern = getattr(mel.template, name)
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            yield Problem(f"mel.template.{name}", pattern, f"not a regular expression: {error}")
+    fed = {field for section in mel.template.sections for field in section.fields}
+    for missing in {"bifurcation", "critique", "heuristics"} - fed:
+        yield Problem("mel.template.sections", None, f"no section feeds '{missing}'", "add it to a section's fields")
+
+
+def _prompts(config: Config) -> Iterator[Problem]:
+    if why := template_problem(config.data.prompt, "question"):
+        yield Problem("data.prompt", config.data.prompt, why, "use only {{ question }}")
+    names = [benchmark.name for benchmark in config.eval.benchmarks]
+    if len(set(names)) != len(names):
+        yield Problem("eval.benchmarks", names, "a benchmark is named twice", "name each once")
+
+
+def _cluster(config: Config) -> Iterator[Problem]:
+    cluster = config.cluster
+    if cluster.device == "cpu" and cluster.weight_transfer == "nccl":
+        yield Problem("cluster.weight_transfer", "nccl", "NCCL needs GPUs", "use auto, shm or gloo")
+    if cluster.device == "cuda" and cluster.weight_transfer in ("shm", "gloo"):
+        yield Problem("cluster.weight_transfer", cluster.weight_transfer, "this transport is for CPU", "use auto or nccl")
+    if cluster.weight_transfer == "shm" and cluster.nodes > 1:
+        yield Problem("cluster.weight_transfer", "shm", f"shared memory does not reach {cluster.nodes} nodes", "use gloo")
+    if cluster.device == "cuda" and cluster.rollout.in_process:
+        yield Problem("cluster.rollout.in_process", True, "the in-process engine is for CPU", "set it to false")
+    if cluster.device == "cuda" and cluster.rollout.tensor_parallel > max(1, cluster.gpus_per_node):
+        yield Problem("cluster.rollout.tensor_parallel", cluster.rollout.tensor_parallel,
+                      f"an engine must fit one node of {cluster.gpus_per_node} GPUs", "lower it")
+
+
+def find_resource_problems(config: Config, machine: Machine) -> list[Problem]:
+    """Problems of the configuration on this machine or cluster."""
+    plan, where = make_plan(config), "the cluster" if machine.is_cluster else "this machine"
+    problems = []
+    if plan.gpus > machine.gpus:
+        problems.append(
+            Problem("cluster", None, f"the plan needs {plan.gpus} GPUs and {where} has {machine.gpus:g}",
+                    "choose a smaller cluster= preset or lower cluster.rollout.engines and cluster.policy.ranks")
+        )
+    if config.cluster.device == "cpu" and config.cluster.policy.ranks > machine.cpus:
+        problems.append(
+            Problem("cluster.policy.ranks", config.cluster.policy.ranks,
+                    f"every rank needs a CPU core of its own and {where} has {machine.cpus:g}", "lower it")
+        )
+    elif plan.cpus > machine.cpus:
+        needs = ", ".join(f"{pool.name} {pool.actors}x{pool.cpus:g}" for pool in plan.pools)
+        problems.append(
+            Problem("cluster", None, f"the plan needs {plan.cpus:g} CPUs ({needs}) and {where} has {machine.cpus:g}",
+                    "lower the numbers of actors or their cpus")
+        )
+    return problems

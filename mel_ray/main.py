@@ -1,0 +1,199 @@
+"""python -m mel_ray.main [--check] [overrides]: train a policy; see README.md.
+
+Exit codes: 0 done, 2 a problem in what was asked, 130 interrupted, 1 anything else.
+"""
+
+import asyncio
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from mel_ray.check import plan_text, prompts_text
+from mel_ray.config.checks import find_problems, find_resource_problems
+from mel_ray.config.load import compose_config, to_yaml
+from mel_ray.config.problems import ConfigError, Problem
+from mel_ray.config.schema import Config
+from mel_ray.data.prompts import PromptStream
+from mel_ray.driver.checkpoints import STATE_FILE, Checkpoints, latest_checkpoint
+from mel_ray.driver.evaluation import Evaluator
+from mel_ray.driver.loop import Loop, Progress
+from mel_ray.driver.ports import Sink
+from mel_ray.driver.state import DriverState
+from mel_ray.driver.step import Stepper
+from mel_ray.observe.run_folder import RunFolder, RunFolderError, fresh_name
+from mel_ray.prepare import Prepared, prepare
+
+DONE, FAILED, BAD_REQUEST, INTERRUPTED = 0, 1, 2, 130
+
+
+def checked(overrides: Sequence[str], show: bool) -> tuple[Config, Prepared]:
+    """The configuration and what it needs, or every problem found.
+
+    Raises:
+        ConfigError: with all problems of configuration, machine, model and data.
+    """
+    import os
+
+    from mel_ray.wiring import this_machine
+
+    config = compose_config(overrides)
+    if show:
+        print(plan_text(config))
+    problems = find_problems(config)
+    if not os.environ.get("RAY_ADDRESS"):
+        problems += find_resource_problems(config, this_machine())
+    try:
+        prepared = prepare(config)
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems]) from error
+    if problems:
+        raise ConfigError(problems)
+    return config, prepared
+
+
+def open_run(config: Config, prepared: Prepared) -> tuple[Config, RunFolder, Path | None]:
+    """The run's folder, with the checkpoint to continue from if there is one.
+
+    Raises:
+        ConfigError: the name is taken, the folder cannot be written, or there is nothing to continue.
+    """
+    directory = Path(config.run.dir)
+    name = config.run.name or fresh_name(directory, f"{'mel' if config.mel.enabled else 'grpo'}-seed{config.run.seed}")
+    folder = RunFolder((directory / name).absolute())
+    exists = folder.config.exists()
+    if exists and config.run.resume == "never":
+        raise ConfigError([Problem("run.name", name, f"a run of this name exists in {directory}",
+                                   "choose another name, or continue it with run.resume=auto")])  # fmt: skip
+    try:
+        folder.prepare(prepared.needed_bytes(config))
+    except RunFolderError as error:
+        raise ConfigError([Problem("run.dir", config.run.dir, str(error), "choose another run.dir")]) from error
+    config = config.model_copy(update={"run": config.run.model_copy(update={"name": name})})
+    folder.config.write_text(to_yaml(config))
+    return config, folder, latest_checkpoint(folder.checkpoints) if exists else None
+
+
+def read_state(checkpoint: Path | None, config: Config) -> DriverState:
+    if checkpoint is None:
+        return DriverState()
+    try:
+        state = DriverState.read(checkpoint / STATE_FILE)
+    except (OSError, ValueError, KeyError) as error:
+        why = f"the checkpoint {checkpoint} cannot be read ({error})"
+        raise ConfigError([Problem("run.resume", config.run.resume, why, "remove it to continue from an older one")]) from error
+    if state.step >= config.run.steps:
+        why = f"run '{config.run.name}' already has {state.step} steps"
+        raise ConfigError([Problem("run.steps", config.run.steps, why, "raise it to train further")])
+    return state
+
+
+def make_sinks(config: Config, folder: RunFolder, done: int) -> list[Sink]:
+    from mel_ray.observe.console import make_console
+    from mel_ray.observe.metrics import MetricsFile
+    from mel_ray.observe.ray_metrics import RayMetricsSink
+
+    sinks: list[Sink] = [MetricsFile(folder), RayMetricsSink(str(config.run.name))]
+    if config.observe.wandb != "off":
+        from mel_ray.observe.wandb_sink import WandbSink
+
+        settings = config.observe
+        dump = config.model_dump(mode="json")
+        sinks.append(WandbSink(folder.path, str(config.run.name), settings.wandb_project, settings.wandb, dump))
+    sinks.append(make_console(config.observe.console, config.run.steps, done))
+    return sinks
+
+
+async def train(config: Config, prepared: Prepared, folder: RunFolder, checkpoint: Path | None, progress: Progress) -> None:
+    """Run until the steps are done; `progress` tells at any time what has been done."""
+    from mel_ray.pools.archive import RunArchive
+    from mel_ray.wiring import Pools, connected_to_ray
+
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    with connected_to_ray(config):
+        pools = Pools(config, prepared.model_folder, folder.logs)
+        await pools.ready(checkpoint)
+        sinks = make_sinks(config, folder, progress.state.step)
+        status = "failed"
+        try:
+            data = PromptStream(prepared.prompts.prompts, config.run.seed, progress.state.position)
+            archive = RunArchive(folder, config.observe.trajectories, config.run.seed)
+            stepper = Stepper(config, data, pools.rollout, pools.verifier, pools.experience, pools.policy,
+                              pools.engines, archive)  # fmt: skip
+            evaluator = Evaluator(config, pools.rollout, pools.verifier)
+            checkpoints = Checkpoints(folder.checkpoints, config.checkpoint.keep, pools.policy)
+            loop = Loop(config, stepper, pools.policy, evaluator, prepared.benchmarks, checkpoints, sinks, progress)
+            await loop.run()
+            await pools.policy.export(folder.export)
+            status = "done"
+        finally:
+            for sink in sinks:
+                sink.close(status)
+
+
+def first_cause(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def run(overrides: Sequence[str]) -> int:
+    from mel_ray.observe.closing import write_closing
+
+    started = time.monotonic()
+    config, prepared = checked(overrides, show=False)
+    config, folder, checkpoint = open_run(config, prepared)
+    progress = Progress(read_state(checkpoint, config))
+    folder.rewind(progress.state.step)
+    print(f"run folder: {folder.path}", flush=True)
+    if prepared.prompts.too_long:
+        print(f"{prepared.prompts.too_long} questions dropped: longer than data.max_prompt_tokens", flush=True)
+    if checkpoint:
+        print(f"continuing after step {progress.state.step} from {checkpoint.name}", flush=True)
+    status, code, message = "failed", FAILED, ""
+    try:
+        asyncio.run(train(config, prepared, folder, checkpoint, progress))
+        status, code = "done", DONE
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        status, code, message = "interrupted", INTERRUPTED, f"interrupted after step {progress.state.step}"
+    except BaseException as error:
+        cause = first_cause(error)
+        if isinstance(cause, ConfigError):
+            raise cause from None
+        log = folder.logs / "driver.log"
+        log.write_text("".join(traceback.format_exception(error)))
+        message = f"stopped after step {progress.state.step}: {cause or type(cause).__name__}\n  details: {log}"
+    closing = write_closing(folder, status, progress, time.monotonic() - started)
+    print(closing, flush=True)
+    if message:
+        print(f"mel_ray {message}", file=sys.stderr, flush=True)
+    return code
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if any(word in ("-h", "--help") for word in words):
+        print(__doc__)
+        return DONE
+    is_check = "--check" in words
+    overrides = [word for word in words if word != "--check"]
+    try:
+        if is_check:
+            config, prepared = checked(overrides, show=True)
+            print(prompts_text(config, prepared))
+            print("no problems found")
+            return DONE
+        return run(overrides)
+    except ConfigError as error:
+        print("\n".join(map(str, error.problems)), file=sys.stderr)
+        return BAD_REQUEST
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""Live progress in the terminal: a bar where there is one, plain lines where there is not."""
+
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mel_ray.records.report import EvalReport, StepReport
+
+
+def step_line(metrics: Any) -> str:
+    """The figures of a step worth watching, in one line."""
+    tokens = metrics["tokens/rollout"] + metrics["tokens/experience"]
+    return (
+        f"reward {metrics['reward/mean']:.2f}  mixed {metrics['group/mixed_share']:.2f}  "
+        f"kept {metrics['mel/kept']:.0f}/{metrics['mel/pairs']:.0f}  "
+        f"{tokens / max(1e-9, metrics['time/explore']):,.0f} tok/s  "
+        f"{metrics['time/step']:.1f} s (explore {metrics['time/explore']:.1f}, train {metrics['time/train']:.1f}, "
+        f"publish {metrics['time/publish']:.2f})"
+    )
+
+
+def evaluation_line(report: EvalReport) -> str:
+    scores = "  ".join(f"{name} {value:.3f}" for name, value in report.scores.items() if "@" in name)
+    return f"{report.benchmark} after step {report.step} ({report.questions} questions): {scores}"
+
+
+class PlainConsole:
+    """One quiet line per step."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+
+    def step(self, report: StepReport) -> None:
+        print(f"step {report.step}/{self._steps}  {step_line(report.metrics)}", flush=True)
+
+    def evaluation(self, report: EvalReport) -> None:
+        print(evaluation_line(report), flush=True)
+
+    def close(self, status: str) -> None:
+        return None
+
+
+class BarConsole:
+    """A bar with the current step's figures."""
+
+    def __init__(self, steps: int, done: int) -> None:
+        self._progress = Progress(
+            TextColumn("step"), MofNCompleteColumn(), BarColumn(bar_width=24), TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"), console=Console(),
+        )  # fmt: skip
+        self._task = self._progress.add_task("steps", total=steps, completed=done, figures="")
+        self._progress.start()
+
+    def step(self, report: StepReport) -> None:
+        self._progress.update(self._task, completed=report.step, figures=step_line(report.metrics))
+
+    def evaluation(self, report: EvalReport) -> None:
+        self._progress.console.print(evaluation_line(report))
+
+    def close(self, status: str) -> None:
+        self._progress.stop()
+
+
+def make_console(kind: str, steps: int, done: int) -> PlainConsole | BarConsole:
+    is_terminal = kind == "auto" and sys.stdout.isatty()
+    return BarConsole(steps, done) if is_terminal else PlainConsole(steps)

@@ -1,0 +1,111 @@
+"""Experiences and trajectories as Parquet: one file a step, written aside and renamed."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mel_ray.records.experience import Draft
+from mel_ray.records.ledger import DraftFate
+from mel_ray.records.trajectory import Group
+from mel_ray.records.verdict import GroupVerdict
+
+EXPERIENCE_SCHEMA = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("question_id", pa.string()),
+        ("question", pa.string()),
+        ("answer", pa.string()),
+        ("correct", pa.string()),  # y+
+        ("incorrect", pa.string()),  # y-
+        ("written", pa.string()),  # M as the policy wrote it
+        ("bifurcation", pa.string()),  # s*
+        ("critique", pa.string()),  # C
+        ("heuristics", pa.list_(pa.string())),  # H
+        ("replays", pa.list_(pa.string())),
+        ("replay_verdicts", pa.list_(pa.string())),
+        ("kept", pa.bool_()),
+        ("fate", pa.string()),
+        ("reason", pa.string()),
+        ("weight_version", pa.int64()),
+    ]
+)
+TRAJECTORY_SCHEMA = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("question_id", pa.string()),
+        ("question", pa.string()),
+        ("answer", pa.string()),
+        ("response", pa.string()),
+        ("verdict", pa.string()),
+        ("extracted", pa.string()),
+        ("finish_reason", pa.string()),
+        ("tokens", pa.int64()),
+        ("seed", pa.int64()),
+        ("weight_version", pa.int64()),
+    ]
+)
+
+
+def experience_row(
+    step: int, draft: Draft, fate: DraftFate, replay: Group | None, verdict: GroupVerdict | None
+) -> dict[str, Any]:
+    """One draft of D_M with everything known about it, kept or not."""
+    written, experience = draft.trajectory, draft.experience
+    return {
+        "step": step,
+        "question_id": draft.question_id,
+        "question": draft.question,
+        "answer": draft.answer,
+        "correct": draft.correct_text,
+        "incorrect": draft.incorrect_text,
+        "written": written.text if written else "",
+        "bifurcation": experience.bifurcation if experience else None,
+        "critique": experience.critique if experience else None,
+        "heuristics": list(experience.heuristics) if experience else [],
+        "replays": [trajectory.text for trajectory in replay.trajectories] if replay else [],
+        "replay_verdicts": [one.outcome.value for one in verdict.verdicts] if verdict else [],
+        "kept": fate is DraftFate.TRAINED,
+        "fate": fate.value,
+        "reason": draft.reason,
+        "weight_version": written.weight_version if written else -1,
+    }
+
+
+def trajectory_rows(step: int, group: Group, verdict: GroupVerdict) -> list[dict[str, Any]]:
+    """One row per trajectory of a judged group."""
+    return [
+        {
+            "step": step,
+            "question_id": group.prompt.question_id,
+            "question": group.prompt.question,
+            "answer": group.prompt.answer,
+            "response": trajectory.text,
+            "verdict": judged.outcome.value,
+            "extracted": judged.extracted,
+            "finish_reason": trajectory.finish_reason,
+            "tokens": len(trajectory.token_ids),
+            "seed": trajectory.seed,
+            "weight_version": trajectory.weight_version,
+        }
+        for trajectory, judged in zip(group.trajectories, verdict.verdicts, strict=True)
+    ]
+
+
+def write_rows(file: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:
+    """Write a complete Parquet file; readers never see a part of it."""
+    partial = file.with_name(f".{file.name}.partial")
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), partial)
+    os.replace(partial, file)
+
+
+def read_experiences(run: Path, kept_only: bool = False) -> list[dict[str, Any]]:
+    """All experiences of a run in step order."""
+    return [row for row in _read(sorted((run / "experiences").glob("step-*.parquet"))) if row["kept"] or not kept_only]
+
+
+def _read(files: Iterable[Path]) -> list[dict[str, Any]]:
+    return [row for file in files for row in pq.read_table(file).to_pylist()]

@@ -1,0 +1,118 @@
+"""The run folder: a public format (docs/run_folder.md), written as the run goes."""
+
+import json
+import os
+import shutil
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+
+class RunFolderError(Exception):
+    """The folder cannot be used; the message is a sentence."""
+
+
+class RunFolder:
+    """`path` and the names below it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def export(self) -> Path:
+        return self.path / "export"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def evaluations(self) -> Path:
+        return self.path / "eval"
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    def experiences(self, step: int) -> Path:
+        return self.path / "experiences" / f"step-{step:06d}.parquet"
+
+    def trajectories(self, step: int) -> Path:
+        return self.path / "trajectories" / f"step-{step:06d}.parquet"
+
+    def prepare(self, needed_bytes: int) -> None:
+        """Create the folder and make sure that it can be written and has room.
+
+        Raises:
+            RunFolderError: it cannot be written, or the disk has less than `needed_bytes` free.
+        """
+        try:
+            for name in ("logs", "experiences", "trajectories", "eval", "checkpoints"):
+                (self.path / name).mkdir(parents=True, exist_ok=True)
+            probe = self.path / ".probe"
+            probe.write_text("x")
+            probe.unlink()
+        except OSError as error:
+            raise RunFolderError(f"the run folder {self.path} cannot be written: {error.strerror}") from error
+        free = shutil.disk_usage(self.path).free
+        if free < needed_bytes:
+            raise RunFolderError(
+                f"the run folder {self.path} needs about {needed_bytes >> 20} MiB and its disk has {free >> 20} MiB free"
+            )
+
+    def rewind(self, step: int) -> None:
+        """Forget everything after `step`, so that a resumed run writes it once."""
+        if self.metrics.exists():
+            lines = self.metrics.read_text().splitlines()
+            kept = [line for line in lines if _step_of(line) <= step]
+            write_atomically(self.metrics, "".join(f"{line}\n" for line in kept))
+        for folder in ("experiences", "trajectories"):
+            for file in (self.path / folder).glob("step-*.parquet"):
+                if int(file.stem.removeprefix("step-")) > step:
+                    file.unlink()
+        for file in self.evaluations.glob("step-*"):
+            if int(file.name.removeprefix("step-").split(".")[0].split("-")[0]) > step:
+                file.unlink()
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        return float("inf")  # a line cut off by a crash
+
+
+def fresh_name(directory: Path, stem: str) -> str:
+    """A name that no run below `directory` has: stem, date and time, and a number if need be."""
+    base = f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    name, number = base, 2
+    while (directory / name).exists():
+        name, number = f"{base}-{number}", number + 1
+    return name
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Readers see the old content or the new, never a part."""
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text(text)
+    os.replace(partial, file)
+
+
+def write_json(file: Path, value: Any) -> None:
+    write_atomically(file, json.dumps(value, indent=2) + "\n")

@@ -1,0 +1,48 @@
+"""Every metric to W&B, on a step axis, with the resolved configuration; offline where there is no key."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from mel_ray.records.report import EvalReport, StepReport
+
+
+def wandb_mode(setting: str) -> str:
+    """`auto` is online where a key is known, else offline."""
+    if setting != "auto":
+        return setting
+    has_key = bool(os.environ.get("WANDB_API_KEY")) or "api.wandb.ai" in _netrc()
+    return "online" if has_key else "offline"
+
+
+def _netrc() -> str:
+    file = Path.home() / ".netrc"
+    return file.read_text(errors="replace") if file.exists() else ""
+
+
+class WandbSink:
+    """A W&B run with a stable id, so that a resumed run continues its curves."""
+
+    def __init__(self, folder: Path, name: str, project: str, setting: str, config: dict[str, Any]) -> None:
+        import wandb
+
+        id_file = folder / "wandb_id"
+        run_id = id_file.read_text().strip() if id_file.exists() else wandb.util.generate_id()
+        id_file.write_text(run_id)
+        self._run = wandb.init(
+            project=project, name=name, id=run_id, dir=str(folder), config=config, mode=wandb_mode(setting),
+            resume="allow", settings=wandb.Settings(console="off", silent=True),
+        )  # fmt: skip
+        self._run.define_metric("step")
+        self._run.define_metric("*", step_metric="step")
+
+    def step(self, report: StepReport) -> None:
+        self._run.log({"step": report.step, **report.metrics})
+
+    def evaluation(self, report: EvalReport) -> None:
+        scores = {f"eval/{report.benchmark}/{name}": value for name, value in report.scores.items()}
+        self._run.log({"step": report.step, **scores})
+
+    def close(self, status: str) -> None:
+        self._run.summary["status"] = status
+        self._run.finish(exit_code=0 if status == "done" else 1)

@@ -1,0 +1,229 @@
+"""The policy pool: ZeRO-3 ranks as Ray actors, and the weights they publish to every engine.
+
+Consumes shards of refs and weights, produces updates. All ranks run in step; the pool waits for all of them.
+"""
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from mel_ray.config.schema import ClusterConfig
+from mel_ray.engines.weight_sender import ParameterMeta, dense_update_info, make_sender
+from mel_ray.engines.zero3 import PolicySettings, Rendezvous, Zero3Policy
+from mel_ray.mel.internalize import lesson_sequence
+from mel_ray.pools.process import CPU_POLICY_ENV, redirect_output, runtime_env
+from mel_ray.pools.rollout import AllEngines, Engine
+from mel_ray.pools.waiting import PoolError, settle
+from mel_ray.records.report import UpdateReport
+from mel_ray.records.sequence import SequenceKind, SequenceSpec, TrainSequence
+from mel_ray.rl.assemble import Shards
+from mel_ray.rl.sequences import trajectory_sequence
+from mel_ray.rl.update_metrics import merge_ranks, update_metrics
+
+
+class PolicyActor:
+    """One ZeRO-3 rank."""
+
+    def __init__(self, settings: PolicySettings, log: Path | None) -> None:
+        redirect_output(log)
+        self._settings = settings
+
+    def address(self) -> tuple[str, int]:
+        """This node's address and a free port on it."""
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+
+    def start(self, rendezvous: Rendezvous) -> list[ParameterMeta]:
+        self._policy = Zero3Policy(self._settings, rendezvous)
+        self._rank = rendezvous.rank
+        return self._policy.weight_metas()
+
+    def train(
+        self, minibatches: Sequence[tuple[tuple[SequenceSpec, ...], ...]], lr: float
+    ) -> list[dict[str, float]]:
+        """One optimizer step per mini-batch; with several, the ratio's denominator is recomputed first."""
+        resolved = self._resolve(minibatches)
+        old = [self._policy.logprobs(m) for m in resolved] if len(resolved) > 1 else [None] * len(resolved)
+        return [self._policy.step(m, lr, before) for m, before in zip(resolved, old, strict=True)]
+
+    def _resolve(self, minibatches: Sequence[tuple[tuple[SequenceSpec, ...], ...]]) -> list[list[list[TrainSequence]]]:
+        refs = {spec.ref for m in minibatches for microbatch in m for spec in microbatch}
+        records = dict(zip(refs, ray.get(list(refs)), strict=True))
+
+        def build(spec: SequenceSpec) -> TrainSequence:
+            record = records[spec.ref]
+            if spec.kind is SequenceKind.EXPERIENCE:
+                return lesson_sequence(spec, record[spec.index])
+            return trajectory_sequence(spec, record)
+
+        return [[[build(spec) for spec in microbatch] for microbatch in m] for m in minibatches]
+
+    def open_sender(self, transport: str, metas: list[ParameterMeta], address: str, port: int, world: int) -> None:
+        """Rank 0 only; waits for the engines to connect where the transport has a rendezvous."""
+        self._sender = make_sender(transport, metas, address, port, world)
+
+    def send(self) -> tuple[str, dict[str, Any]] | None:
+        """Gather all weights (collective); rank 0 sends them and returns checksum and update info."""
+        if self._rank == 0:
+            checksum = self._sender.send(self._policy.weights())
+            return checksum, self._sender.update_info()
+        for _ in self._policy.weights():
+            pass
+        return None
+
+    def clean_up_sender(self) -> None:
+        self._sender.clean_up()
+
+    def save(self, folder: Path) -> None:
+        self._policy.save(folder)
+
+    def load(self, folder: Path) -> None:
+        self._policy.load(folder)
+
+    def export(self, folder: Path) -> None:
+        self._policy.export(folder, Path(self._settings.model))
+
+
+class PolicyPool:
+    """All ranks behind one handle."""
+
+    def __init__(self, cluster: ClusterConfig, settings: PolicySettings, tensor_parallel: int, logs: Path | None) -> None:
+        pool, is_cpu = cluster.policy, cluster.device == "cpu"
+        self.ranks = pool.ranks
+        self._settings, self._cluster, self._tensor_parallel = settings, cluster, tensor_parallel
+        self._logs = [logs / f"policy-{rank}.log" if logs else None for rank in range(pool.ranks)]
+        options: dict[str, Any] = {
+            "num_cpus": pool.cpus,
+            "num_gpus": 0 if is_cpu else 1,
+            "runtime_env": runtime_env(CPU_POLICY_ENV if is_cpu else {}, threads=pool.threads),
+        }
+        self._actors = [ray.remote(PolicyActor).options(**options).remote(settings, log) for log in self._logs]
+        self._metas: list[ParameterMeta] = []
+        self._engines: AllEngines | None = None
+
+    async def ready(self) -> None:
+        """Join the ranks and load the model on all of them."""
+        seconds = self._cluster.deadlines.start
+        address, port = await self._on_first("address", seconds)
+        calls = [
+            settle(actor.start.remote(Rendezvous(rank, 0, self.ranks, address, port)), f"policy rank {rank}", seconds,
+                   self._logs[rank])
+            for rank, actor in enumerate(self._actors)
+        ]  # fmt: skip
+        self._metas = (await asyncio.gather(*calls))[0]
+
+    async def _on_all(self, method: str, seconds: float, *arguments: Any) -> list[Any]:
+        calls = [
+            settle(getattr(actor, method).remote(*arguments), f"policy rank {rank}, {method}", seconds, log)
+            for rank, (actor, log) in enumerate(zip(self._actors, self._logs, strict=True))
+        ]
+        return await asyncio.gather(*calls)
+
+    async def _on_first(self, method: str, seconds: float, *arguments: Any) -> Any:
+        ref = getattr(self._actors[0], method).remote(*arguments)
+        return await settle(ref, f"policy rank 0, {method}", seconds, self._logs[0])
+
+    async def train(self, minibatches: Sequence[Shards], lr: float) -> UpdateReport:
+        """One optimizer step per mini-batch (MEL Eq. 10); none where nothing carries signal."""
+        if not minibatches:
+            return UpdateReport(update_metrics([]), 0)
+        calls = [
+            settle(
+                actor.train.remote([shards[rank] for shards in minibatches], lr),
+                f"policy rank {rank}, train", self._cluster.deadlines.train, self._logs[rank],
+            )
+            for rank, actor in enumerate(self._actors)
+        ]  # fmt: skip
+        per_rank = await asyncio.gather(*calls)
+        merged = [merge_ranks([steps[k] for steps in per_rank]) for k in range(len(minibatches))]
+        return UpdateReport(update_metrics(merged), len(minibatches))
+
+    # -- publishing weights
+
+    async def connect(self, engines: AllEngines) -> None:
+        """Open the transport between rank 0 and every worker of every engine."""
+        self._engines = engines
+        transport, seconds = self.transport, self._cluster.deadlines.start
+        address, port = await self._on_first("address", seconds)
+        world = 1 + len(engines.engines) * self._tensor_parallel
+        opening = [self._on_first("open_sender", seconds, transport, self._metas, address, port, world)]
+        for index, engine in enumerate(engines.engines):
+            info: dict[str, Any] = {}
+            if transport != "shm":
+                offset = 1 + index * self._tensor_parallel
+                info = {"master_address": address, "master_port": port, "rank_offset": offset, "world_size": world}
+            if transport == "nccl":
+                info["packed"] = True
+            opening.append(self._on_engine(engine, "connect_weights", seconds, info))
+        await asyncio.gather(*opening)
+
+    @property
+    def transport(self) -> str:
+        return weight_transport(self._cluster)
+
+    async def publish(self, version: int) -> None:
+        """Give every engine the current weights as `version` and compare checksums.
+
+        An engine whose checksum differs is restarted and served again, once.
+
+        Raises:
+            PoolError: an engine's checksum differs twice.
+        """
+        broken = await self._publish_once(version)
+        if not broken:
+            return
+        for engine in broken:
+            await self._require_engines().restart(engine)
+        await self.connect(self._require_engines())
+        if broken := await self._publish_once(version):
+            names = ", ".join(engine.name for engine in broken)
+            raise PoolError(f"weights arrived damaged on {names}, also after a restart", broken[0].log)
+
+    async def _publish_once(self, version: int) -> list[Engine]:
+        engines, seconds = self._require_engines().engines, self._cluster.deadlines.publish
+        await asyncio.gather(*(self._on_engine(engine, "begin_update", seconds) for engine in engines))
+        if self.transport == "shm":
+            sent = (await self._on_all("send", seconds))[0]
+            await asyncio.gather(*(self._on_engine(engine, "receive", seconds, sent[1]) for engine in engines))
+            await self._on_first("clean_up_sender", seconds)
+        else:
+            info = dense_update_info(self._metas)
+            receiving = [self._on_engine(engine, "receive", seconds, info) for engine in engines]
+            sent = (await asyncio.gather(self._on_all("send", seconds), *receiving))[0][0]
+        finishing = [self._on_engine(engine, "finish_update", seconds, version) for engine in engines]
+        received = await asyncio.gather(*finishing)
+        return [engine for engine, checksum in zip(engines, received, strict=True) if checksum != sent[0]]
+
+    async def _on_engine(self, engine: Engine, method: str, seconds: float, *arguments: Any) -> Any:
+        ref = getattr(engine.actor, method).remote(*arguments)
+        return await settle(ref, f"engine {engine.name}, {method}", seconds, engine.log)
+
+    def _require_engines(self) -> AllEngines:
+        if self._engines is None:
+            raise PoolError("publish before connect")
+        return self._engines
+
+    # -- durability
+
+    async def save(self, folder: Path) -> None:
+        await self._on_all("save", self._cluster.deadlines.checkpoint, folder)
+
+    async def load(self, folder: Path) -> None:
+        await self._on_all("load", self._cluster.deadlines.checkpoint, folder)
+
+    async def export(self, folder: Path) -> None:
+        await self._on_all("export", self._cluster.deadlines.checkpoint, folder)
+
+
+def weight_transport(cluster: ClusterConfig) -> str:
+    """`auto`: NCCL on GPU; shared memory on one CPU host, gloo across several."""
+    if cluster.weight_transfer != "auto":
+        return cluster.weight_transfer
+    if cluster.device == "cuda":
+        return "nccl"
+    return "shm" if cluster.nodes == 1 else "gloo"

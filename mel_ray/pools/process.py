@@ -1,0 +1,45 @@
+"""What every actor's process shares: its environment, and where its output goes."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+# Measured in docs/embedded.md: without these, vLLM compiles for seconds at the first logprobs and two
+# engines pin themselves to the same core.
+COMMON_ENV = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TQDM_DISABLE": "1",
+    "PYTHONWARNINGS": "ignore",
+}
+ENGINE_ENV = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
+CPU_ENGINE_ENV = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCHDYNAMO_DISABLE": "1"}
+CPU_POLICY_ENV = {"DS_ACCELERATOR": "cpu", "TORCHDYNAMO_DISABLE": "1"}
+
+
+def runtime_env(*environments: dict[str, str], threads: int = 1) -> dict[str, Any]:
+    """A Ray runtime environment with these variables and as many CPU threads."""
+    merged = {**COMMON_ENV, "OMP_NUM_THREADS": str(threads)}
+    for environment in environments:
+        merged |= environment
+    return {"env_vars": merged}
+
+
+def redirect_output(log: Path | None) -> None:
+    """Send everything this process and its children print to a file of the run folder.
+
+    On a node that cannot write there, output stays with Ray's own logs.
+    """
+    if log is None:
+        return
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError:
+        return
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)

@@ -1,0 +1,58 @@
+"""The verifier pool: judges whole groups in child processes that a deadline kills and replaces.
+
+Consumes group refs, produces verdicts; a call waits for its own group's judgements, one child per actor.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from mel_ray.config.schema import ClusterConfig
+from mel_ray.pools.process import redirect_output, runtime_env
+from mel_ray.pools.waiting import settle
+from mel_ray.records.exploration import GroupTicket
+from mel_ray.records.trajectory import Group
+from mel_ray.records.verdict import GroupVerdict
+from mel_ray.rewards.verifier import Verifier
+
+
+class VerifierActor:
+    """One killable judging process and the actor that guards it."""
+
+    def __init__(self, deadline: float, log: Path | None) -> None:
+        redirect_output(log)
+        self._verifier = Verifier(deadline)
+
+    def judge(self, group: Group) -> GroupVerdict:
+        """V(y_i, y*) for every trajectory (MEL Eq. 1)."""
+        texts = [trajectory.text for trajectory in group.trajectories]
+        return GroupVerdict(self._verifier.judge_all(texts, group.prompt.answer))
+
+    def ready(self) -> int:
+        return self._verifier.replaced
+
+
+class VerifierPool:
+    """Hands each group to the verifier with the fewest groups waiting."""
+
+    def __init__(self, cluster: ClusterConfig, logs: Path | None) -> None:
+        settings = cluster.verifier
+        self._seconds, self._start_seconds = cluster.deadlines.judge, cluster.deadlines.start
+        self._log = logs / "verifier.log" if logs else None
+        actor = ray.remote(VerifierActor).options(num_cpus=settings.cpus, runtime_env=runtime_env())
+        self._actors: list[Any] = [actor.remote(settings.deadline, self._log) for _ in range(settings.actors)]
+        self._waiting = [0] * settings.actors
+
+    async def ready(self) -> None:
+        refs = [actor.ready.remote() for actor in self._actors]
+        await settle(refs, "verifier pool", self._start_seconds, self._log)
+
+    async def judge(self, group: GroupTicket) -> GroupVerdict:
+        index = min(range(len(self._actors)), key=self._waiting.__getitem__)
+        self._waiting[index] += 1
+        try:
+            label = f"verifier {index} on question {group.facts.question_id}"
+            return await settle(self._actors[index].judge.remote(group.ref), label, self._seconds, self._log)
+        finally:
+            self._waiting[index] -= 1

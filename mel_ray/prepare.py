@@ -1,0 +1,78 @@
+"""Everything that is made ready before Ray starts: model folder, tokenizer, prompts, benchmarks; and its problems."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from mel_ray.config.problems import ConfigError, Problem
+from mel_ray.config.schema import Config, SourceConfig
+from mel_ray.data.chat import ChatTokenizer
+from mel_ray.data.datasets import load_questions
+from mel_ray.data.model_folder import locate_model
+from mel_ray.data.prompts import Rendered, render_prompts
+from mel_ray.driver.evaluation import Benchmark
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    model_folder: Path
+    tokenizer: ChatTokenizer
+    prompts: Rendered
+    benchmarks: tuple[Benchmark, ...]
+
+    @property
+    def weight_bytes(self) -> int:
+        files = [*self.model_folder.glob("*.safetensors"), *self.model_folder.glob("*.bin")]
+        return sum(file.stat().st_size for file in files)
+
+    def needed_bytes(self, config: Config) -> int:
+        """Disk a run needs: weights and two moments in float32 per checkpoint, and the export."""
+        states = 3 if config.model.dtype == "float32" else 7
+        return self.weight_bytes * (states * (config.checkpoint.keep + 1) + 1) + (8 << 20)
+
+
+def _attempt(make: Callable[[], T], problems: list[Problem]) -> T | None:
+    try:
+        return make()
+    except ConfigError as error:
+        problems += error.problems
+        return None
+
+
+def _prompts(config: Config, source: SourceConfig, path: str, tokenizer: ChatTokenizer) -> Rendered:
+    questions = load_questions(source, path)
+    limit = config.data.max_prompt_tokens
+    rendered = render_prompts(questions, tokenizer, config.data.prompt, limit)
+    if not rendered.prompts:
+        why = f"all {len(questions)} questions are longer than data.max_prompt_tokens={limit}"
+        raise ConfigError([Problem(path, None, why, "raise it, and model.max_context with it")])
+    return rendered
+
+
+def prepare(config: Config) -> Prepared:
+    """
+    Raises:
+        ConfigError: with every problem of model, data and benchmarks at once.
+    """
+    problems: list[Problem] = []
+    folder = _attempt(lambda: locate_model(config.model.path), problems)
+    tokenizer = _attempt(lambda: ChatTokenizer(folder, config.model), problems) if folder else None
+    if tokenizer is None or folder is None:
+        _attempt(lambda: load_questions(config.data.train), problems)  # report its problems too
+        raise ConfigError(problems)
+    train = _attempt(lambda: _prompts(config, config.data.train, "data.train", tokenizer), problems)
+    benchmarks = []
+    for benchmark in config.eval.benchmarks:
+        path = f"eval.benchmarks[{benchmark.name}].source"
+        rendered = _attempt(lambda b=benchmark, p=path: _prompts(config, b.source, p, tokenizer), problems)
+        if rendered:
+            benchmarks.append(Benchmark(benchmark.name, rendered.prompts))
+    if train and len(train.prompts) < config.rollout.prompts_per_step:
+        why = f"the dataset has only {len(train.prompts)} usable questions"
+        problems.append(Problem("rollout.prompts_per_step", config.rollout.prompts_per_step, why, "lower it"))
+    if problems or train is None:
+        raise ConfigError(problems)
+    return Prepared(folder, tokenizer, train, tuple(benchmarks))

@@ -1,0 +1,127 @@
+"""From configuration to a running system: connects to Ray and builds the four pools."""
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+
+from mel_ray.config.checks import Machine, find_resource_problems
+from mel_ray.config.problems import ConfigError
+from mel_ray.config.schema import Config
+from mel_ray.engines.vllm_engine import EngineSettings
+from mel_ray.engines.zero3 import PolicySettings
+from mel_ray.pools.experience import ExperiencePool
+from mel_ray.pools.policy import PolicyPool, weight_transport
+from mel_ray.pools.rollout import AllEngines, EnginePool, RolloutPool
+from mel_ray.pools.verifier import VerifierPool
+
+OBJECT_STORE_BYTES = 512 << 20  # of a local cluster; trajectories are small
+
+
+def this_machine() -> Machine:
+    cpus = len(os.sched_getaffinity(0))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    present = len([d for d in Path("/dev").glob("nvidia[0-9]*")])
+    return Machine(cpus, present if visible is None else min(present, len([v for v in visible.split(",") if v])))
+
+
+@contextmanager
+def connected_to_ray(config: Config) -> Iterator[None]:
+    """The cluster of RAY_ADDRESS (as `ray job submit` sets it), or a local one that ends with this process.
+
+    Raises:
+        ConfigError: the cluster is too small for the plan.
+    """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    address, scratch = os.environ.get("RAY_ADDRESS"), None
+    try:
+        if address:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            found = ray.cluster_resources()
+            cluster = Machine(found.get("CPU", 0), found.get("GPU", 0), is_cluster=True)
+            if problems := find_resource_problems(config, cluster):
+                raise ConfigError(problems)
+        else:
+            scratch = tempfile.mkdtemp(prefix="mel_ray_", dir="/tmp")  # Ray's socket paths must stay short
+            machine = this_machine()
+            ray.init(
+                address="local", num_cpus=int(machine.cpus), num_gpus=int(machine.gpus), include_dashboard=False,
+                log_to_driver=False, logging_level="ERROR", object_store_memory=OBJECT_STORE_BYTES, _temp_dir=scratch,
+            )  # fmt: skip
+        yield
+    finally:
+        ray.shutdown()
+        if scratch:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def engine_settings(config: Config, model_folder: Path) -> EngineSettings:
+    pool = config.cluster.rollout
+    return EngineSettings(
+        model=str(model_folder),
+        dtype=config.model.dtype,
+        max_context=config.model.max_context,
+        device=config.cluster.device,
+        tensor_parallel=pool.tensor_parallel,
+        max_sequences=pool.max_sequences,
+        memory_share=pool.memory_share,
+        kv_cache_mib=pool.kv_cache_mib,
+        in_process=pool.in_process,
+        transport=weight_transport(config.cluster),
+        seed=config.run.seed,
+    )
+
+
+def policy_settings(config: Config, model_folder: Path) -> PolicySettings:
+    pool, algorithm = config.cluster.policy, config.algorithm
+    return PolicySettings(
+        model=str(model_folder),
+        dtype=config.model.dtype,
+        device=config.cluster.device,
+        temperature=config.rollout.temperature,
+        attention=pool.attention,
+        gradient_checkpointing=pool.gradient_checkpointing,
+        logprob_chunk=pool.logprob_chunk,
+        threads=pool.threads,
+        weight_decay=algorithm.weight_decay,
+        betas=algorithm.betas,
+        max_grad_norm=algorithm.max_grad_norm,
+        clip_low=algorithm.clip_low,
+        clip_high=algorithm.clip_high,
+        importance_cap=algorithm.importance_cap,
+    )
+
+
+class Pools:
+    """The four pools, started together; `ready` waits for all of them."""
+
+    def __init__(self, config: Config, model_folder: Path, logs: Path | None) -> None:
+        cluster, settings = config.cluster, engine_settings(config, model_folder)
+        rollout_engines = EnginePool("rollout", settings, config.model, cluster, cluster.rollout.engines, logs)
+        lent, pools = rollout_engines, [rollout_engines]
+        if config.mel.enabled and cluster.experience.engines:
+            count = cluster.experience.engines
+            lent = EnginePool("experience-engine", settings, config.model, cluster, count, logs)
+            pools.append(lent)
+        self._engine_pools = pools
+        self.engines = AllEngines(pools)
+        self.policy = PolicyPool(
+            cluster, policy_settings(config, model_folder), cluster.rollout.tensor_parallel, logs
+        )
+        self.verifier = VerifierPool(cluster, logs)
+        self.experience = ExperiencePool(config, model_folder, lent, logs)
+        self.rollout = RolloutPool(rollout_engines, cluster.deadlines.generate)
+
+    async def ready(self, checkpoint: Path | None = None) -> None:
+        """Wait until every actor has loaded, restore the policy, and connect it to the engines."""
+        async with asyncio.TaskGroup() as starting:
+            for pool in (*self._engine_pools, self.policy, self.verifier, self.experience):
+                starting.create_task(pool.ready())
+        if checkpoint is not None:
+            await self.policy.load(checkpoint)
+        await self.policy.connect(self.engines)
