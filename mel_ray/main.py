@@ -4,6 +4,7 @@ Exit codes: 0 done, 2 a problem in what was asked, 130 interrupted, 1 anything e
 """
 
 import asyncio
+import os
 import signal
 import sys
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from mel_ray.check import plan_text, prompts_text
 from mel_ray.config.checks import find_problems, find_resource_problems
 from mel_ray.config.load import compose_config, to_yaml
+from mel_ray.config.machine import this_machine
 from mel_ray.config.problems import ConfigError, Problem
 from mel_ray.config.schema import Config
 from mel_ray.data.prompts import PromptStream
@@ -35,10 +37,6 @@ def checked(overrides: Sequence[str], show: bool) -> tuple[Config, Prepared]:
     Raises:
         ConfigError: with all problems of configuration, machine, model and data.
     """
-    import os
-
-    from mel_ray.wiring import this_machine
-
     config = compose_config(overrides)
     if show:
         print(plan_text(config))
@@ -142,8 +140,6 @@ def first_cause(error: BaseException) -> BaseException:
 
 
 def run(overrides: Sequence[str]) -> int:
-    from mel_ray.observe.closing import write_closing
-
     started = time.monotonic()
     config, prepared = checked(overrides, show=False)
     config, folder, checkpoint = open_run(config, prepared)
@@ -151,7 +147,7 @@ def run(overrides: Sequence[str]) -> int:
     folder.rewind(progress.state.step)
     print(f"run folder: {folder.path}", flush=True)
     if prepared.prompts.too_long:
-        print(f"{prepared.prompts.too_long} questions dropped: longer than data.max_prompt_tokens", flush=True)
+        print(f"{prepared.prompts.too_long} questions dropped: longer than {config.prompt_limit} prompt tokens", flush=True)
     if checkpoint:
         print(f"continuing after step {progress.state.step} from {checkpoint.name}", flush=True)
     status, code, message = "failed", FAILED, ""
@@ -167,7 +163,9 @@ def run(overrides: Sequence[str]) -> int:
         log = folder.logs / "driver.log"
         log.write_text("".join(traceback.format_exception(error)))
         message = f"stopped after step {progress.state.step}: {cause or type(cause).__name__}\n  details: {log}"
-    closing = write_closing(folder, status, progress, time.monotonic() - started)
+    from mel_ray.closing import write_closing  # draws figures: only now
+
+    closing = write_closing(folder, status, time.monotonic() - started)
     print(closing, flush=True)
     if message:
         print(f"mel_ray {message}", file=sys.stderr, flush=True)

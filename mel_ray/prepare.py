@@ -44,11 +44,11 @@ def _attempt(make: Callable[[], T], problems: list[Problem]) -> T | None:
 
 def _prompts(config: Config, source: SourceConfig, path: str, tokenizer: ChatTokenizer) -> Rendered:
     questions = load_questions(source, path)
-    limit = config.data.max_prompt_tokens
+    limit = config.prompt_limit
     rendered = render_prompts(questions, tokenizer, config.data.prompt, limit)
     if not rendered.prompts:
-        why = f"all {len(questions)} questions are longer than data.max_prompt_tokens={limit}"
-        raise ConfigError([Problem(path, None, why, "raise it, and model.max_context with it")])
+        why = f"all {len(questions)} questions are longer than the limit of {limit} prompt tokens"
+        raise ConfigError([Problem(path, None, why, "raise model.max_context or data.max_prompt_tokens")])
     return rendered
 
 

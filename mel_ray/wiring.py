@@ -10,24 +10,17 @@ from pathlib import Path
 
 import ray
 
-from mel_ray.config.checks import Machine, find_resource_problems
+from mel_ray.config.checks import find_resource_problems
+from mel_ray.config.machine import Machine, this_machine
 from mel_ray.config.problems import ConfigError
 from mel_ray.config.schema import Config
-from mel_ray.engines.vllm_engine import EngineSettings
-from mel_ray.engines.zero3 import PolicySettings
+from mel_ray.engines.settings import EngineSettings, PolicySettings
 from mel_ray.pools.experience import ExperiencePool
 from mel_ray.pools.policy import PolicyPool, weight_transport
 from mel_ray.pools.rollout import AllEngines, EnginePool, RolloutPool
 from mel_ray.pools.verifier import VerifierPool
 
 OBJECT_STORE_BYTES = 512 << 20  # of a local cluster; trajectories are small
-
-
-def this_machine() -> Machine:
-    cpus = len(os.sched_getaffinity(0))
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    present = len([d for d in Path("/dev").glob("nvidia[0-9]*")])
-    return Machine(cpus, present if visible is None else min(present, len([v for v in visible.split(",") if v])))
 
 
 @contextmanager

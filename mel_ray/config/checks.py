@@ -2,21 +2,12 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from mel_ray.config.machine import Machine
 from mel_ray.config.plan import make_plan
 from mel_ray.config.problems import Problem
 from mel_ray.config.schema import Config
 from mel_ray.config.templates import template_problem
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What a run may use: of this machine, or of the Ray cluster it is submitted to (`is_cluster`)."""
-
-    cpus: float
-    gpus: float
-    is_cluster: bool = False
 
 
 def find_problems(config: Config) -> list[Problem]:
@@ -39,19 +30,21 @@ def _batch(config: Config) -> Iterator[Problem]:
 
 def _context(config: Config) -> Iterator[Problem]:
     context, prompt = config.model.max_context, config.data.max_prompt_tokens
-    if prompt + config.rollout.max_tokens > context:
-        yield Problem("model.max_context", context,
-                      f"a prompt of data.max_prompt_tokens={prompt} and a completion of "
-                      f"rollout.max_tokens={config.rollout.max_tokens} need {prompt + config.rollout.max_tokens} tokens",
-                      "raise model.max_context or lower the other two")
-    if prompt + config.eval.max_tokens > context:
-        yield Problem("eval.max_tokens", config.eval.max_tokens,
-                      f"with data.max_prompt_tokens={prompt} it exceeds model.max_context={context}", "lower it")
-    replayed = prompt + config.mel.max_tokens
-    if config.mel.enabled and replayed >= context:
+    if prompt is None:
+        if config.prompt_limit < 1:
+            yield Problem("model.max_context", context,
+                          f"no room for a prompt beside rollout.max_tokens={config.rollout.max_tokens}, "
+                          f"eval.max_tokens={config.eval.max_tokens} and mel.max_tokens={config.mel.max_tokens}",
+                          "raise it or lower these")
+        return
+    for name, tokens in (("rollout.max_tokens", config.rollout.max_tokens), ("eval.max_tokens", config.eval.max_tokens)):
+        if prompt + tokens > context:
+            yield Problem(name, tokens, f"with data.max_prompt_tokens={prompt} it exceeds model.max_context={context}",
+                          "raise model.max_context or lower the other two")
+    if config.mel.enabled and prompt + config.mel.max_tokens >= context:
         yield Problem("mel.max_tokens", config.mel.max_tokens,
-                      f"a replay prompt of up to {replayed} tokens leaves no room in model.max_context={context}",
-                      "lower it or raise model.max_context")
+                      f"a replay prompt of up to {prompt + config.mel.max_tokens} tokens leaves no room in "
+                      f"model.max_context={context}", "lower it or raise model.max_context")
 
 
 def _mel(config: Config) -> Iterator[Problem]:

@@ -49,7 +49,7 @@ class SourceConfig(Section):
 class DataConfig(Section):
     train: SourceConfig
     prompt: str = "{{ question }}"  # Jinja: the user message made of a question
-    max_prompt_tokens: int = Field(ge=1)  # longer questions are dropped and counted
+    max_prompt_tokens: int | None = Field(None, ge=1)  # longer questions are dropped and counted; null: what fits
 
 
 class RolloutConfig(Section):
@@ -183,3 +183,13 @@ class Config(Section):
     eval: EvalConfig
     checkpoint: CheckpointConfig = CheckpointConfig()
     observe: ObserveConfig = ObserveConfig()
+
+    @property
+    def prompt_limit(self) -> int:
+        """Longest prompt in tokens: `data.max_prompt_tokens`, or what leaves room for every kind of completion."""
+        if self.data.max_prompt_tokens is not None:
+            return self.data.max_prompt_tokens
+        completions = [self.rollout.max_tokens, self.eval.max_tokens]
+        if self.mel.enabled:
+            completions.append(self.mel.max_tokens + 1)
+        return self.model.max_context - max(completions)

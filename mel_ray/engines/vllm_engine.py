@@ -16,24 +16,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from mel_ray.engines.settings import EngineSettings
 from mel_ray.records.trajectory import FinishReason, Sampling
 
 EXTENSION = "mel_ray.engines.weight_receiver.WorkerExtension"
-
-
-@dataclass(frozen=True, slots=True)
-class EngineSettings:
-    model: str
-    dtype: str
-    max_context: int
-    device: str
-    tensor_parallel: int
-    max_sequences: int
-    memory_share: float
-    kv_cache_mib: int
-    in_process: bool
-    transport: str
-    seed: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.distributed.weight_transfer.nccl_engine import NCCLWeightTransferEngine
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
+from mel_ray.engines.settings import ParameterMeta
 from mel_ray.engines.weight_sender import (
-    ParameterMeta,
     broadcast,
     buckets,
     combined_checksum,

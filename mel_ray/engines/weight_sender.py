@@ -5,7 +5,6 @@ imports vLLM, so a CPU trainer never pays for that.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import blake2b
 from pathlib import Path
@@ -14,27 +13,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from mel_ray.engines.settings import ParameterMeta, dense_update_info
+
 BUCKET_BYTES = 256 << 20
 TIMEOUT = timedelta(seconds=300)
 _CHUNK = 1 << 24
 _PRIME = 65_521
-
-
-@dataclass(frozen=True, slots=True)
-class ParameterMeta:
-    """Name, dtype name (`float32`) and full shape of one parameter."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def numel(self) -> int:
-        return torch.Size(self.shape).numel()
-
-    @property
-    def nbytes(self) -> int:
-        return self.numel * getattr(torch, self.dtype).itemsize
 
 
 def tensor_checksum(tensor: Tensor) -> int:
@@ -192,14 +176,6 @@ class NcclSender:
 
     def clean_up(self) -> None:
         return None
-
-
-def dense_update_info(metas: list[ParameterMeta]) -> dict[str, Any]:
-    return {
-        "names": [meta.name for meta in metas],
-        "dtype_names": [meta.dtype for meta in metas],
-        "shapes": [list(meta.shape) for meta in metas],
-    }
 
 
 def make_sender(transport: str, metas: list[ParameterMeta], address: str, port: int, world: int) -> Sender:

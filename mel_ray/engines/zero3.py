@@ -6,46 +6,19 @@ Collective: every public method that touches parameters must be called on all ra
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mel_ray.engines.weight_sender import BUCKET_BYTES, ParameterMeta, buckets
+from mel_ray.engines.settings import ParameterMeta, PolicySettings, Rendezvous
+from mel_ray.engines.weight_sender import BUCKET_BYTES, buckets
 from mel_ray.records.sequence import TrainSequence
 from mel_ray.rl.logprobs import chunked_logprobs
 from mel_ray.rl.objective import TokenBatch, joint_loss, mismatch
 
 Microbatch = Sequence[TrainSequence]
-
-
-@dataclass(frozen=True, slots=True)
-class PolicySettings:
-    model: str
-    dtype: str
-    device: str
-    temperature: float
-    attention: str
-    gradient_checkpointing: bool
-    logprob_chunk: int
-    threads: int
-    weight_decay: float
-    betas: tuple[float, float]
-    max_grad_norm: float
-    clip_low: float
-    clip_high: float
-    importance_cap: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Rendezvous:
-    rank: int
-    local_rank: int
-    world: int
-    address: str
-    port: int
 
 
 def join(rendezvous: Rendezvous, device: str) -> None:

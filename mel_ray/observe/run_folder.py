@@ -62,7 +62,16 @@ class RunFolder:
         Raises:
             RunFolderError: it cannot be written, or the disk has less than `needed_bytes` free.
         """
+        is_new = not self.path.exists()
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(self.path).free
+            if free < needed_bytes:
+                if is_new:
+                    self.path.rmdir()
+                raise RunFolderError(
+                    f"the run folder {self.path} needs about {needed_bytes >> 20} MiB and its disk has {free >> 20} MiB free"
+                )
             for name in ("logs", "experiences", "trajectories", "eval", "checkpoints"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)
             probe = self.path / ".probe"
@@ -70,11 +79,6 @@ class RunFolder:
             probe.unlink()
         except OSError as error:
             raise RunFolderError(f"the run folder {self.path} cannot be written: {error.strerror}") from error
-        free = shutil.disk_usage(self.path).free
-        if free < needed_bytes:
-            raise RunFolderError(
-                f"the run folder {self.path} needs about {needed_bytes >> 20} MiB and its disk has {free >> 20} MiB free"
-            )
 
     def rewind(self, step: int) -> None:
         """Forget everything after `step`, so that a resumed run writes it once."""

@@ -12,8 +12,7 @@ from typing import Any
 import ray
 
 from mel_ray.config.schema import ClusterConfig
-from mel_ray.engines.weight_sender import ParameterMeta, dense_update_info, make_sender
-from mel_ray.engines.zero3 import PolicySettings, Rendezvous, Zero3Policy
+from mel_ray.engines.settings import ParameterMeta, PolicySettings, Rendezvous, dense_update_info
 from mel_ray.mel.internalize import lesson_sequence
 from mel_ray.pools.process import CPU_POLICY_ENV, redirect_output, runtime_env
 from mel_ray.pools.rollout import AllEngines, Engine
@@ -39,6 +38,8 @@ class PolicyActor:
             return ray.util.get_node_ip_address(), probe.getsockname()[1]
 
     def start(self, rendezvous: Rendezvous) -> list[ParameterMeta]:
+        from mel_ray.engines.zero3 import Zero3Policy  # torch and DeepSpeed: for the ranks, not for the driver
+
         self._policy = Zero3Policy(self._settings, rendezvous)
         self._rank = rendezvous.rank
         return self._policy.weight_metas()
@@ -65,6 +66,8 @@ class PolicyActor:
 
     def open_sender(self, transport: str, metas: list[ParameterMeta], address: str, port: int, world: int) -> None:
         """Rank 0 only; waits for the engines to connect where the transport has a rendezvous."""
+        from mel_ray.engines.weight_sender import make_sender
+
         self._sender = make_sender(transport, metas, address, port, world)
 
     def send(self) -> tuple[str, dict[str, Any]] | None:
