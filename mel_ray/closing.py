@@ -61,7 +61,7 @@ def write_closing(folder: RunFolder, status: str, seconds: float) -> str:
     if summary["evaluations"]:
         lines += ["", evaluation_text(summary["evaluations"])]
     kept = read_experiences(folder.path, kept_only=True)
-    if kept:
+    if kept and status == "done":
         lines += ["", f"{len(kept)} meta-experiences kept; one of them:", experience_text(kept[len(kept) // 2])]
     lines.append("")
     lines += [f"{name:<9}{path}" for name, path in _results(folder)]

@@ -111,8 +111,9 @@ async def train(config: Config, prepared: Prepared, folder: RunFolder, checkpoin
 
     task = asyncio.current_task()
     assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     with connected_to_ray(config):
+        # After Ray has connected, for it sets a handler of its own.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         pools = Pools(config, prepared.model_folder, folder.logs)
         await pools.ready(checkpoint)
         sinks = make_sinks(config, folder, progress.state.step)
@@ -177,6 +178,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if any(word in ("-h", "--help") for word in words):
         print(__doc__)
         return DONE
+    # A shell that starts us in the background has SIGINT ignored; whoever sends it anyway means it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     is_check = "--check" in words
     overrides = [word for word in words if word != "--check"]
     try:

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from mel_ray.records.report import EvalReport, StepReport
 
@@ -27,7 +28,7 @@ class WandbSink:
         import wandb
 
         id_file = folder / "wandb_id"
-        run_id = id_file.read_text().strip() if id_file.exists() else wandb.util.generate_id()
+        run_id = id_file.read_text().strip() if id_file.exists() else uuid4().hex[:8]
         id_file.write_text(run_id)
         self._run = wandb.init(
             project=project, name=name, id=run_id, dir=str(folder), config=config, mode=wandb_mode(setting),

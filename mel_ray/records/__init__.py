@@ -2,7 +2,7 @@
 
 from mel_ray.records.experience import ContrastivePair, Draft, DraftFacts, DraftState, Experience
 from mel_ray.records.ledger import DraftFate, Ledger, TrajectoryFate, ledger
-from mel_ray.records.report import EvalReport, StepReport
+from mel_ray.records.report import EvalReport, StepReport, UpdateReport
 from mel_ray.records.sequence import SequenceKind, SequenceSpec, TrainSequence
 from mel_ray.records.trajectory import FinishReason, Group, GroupFacts, Prompt, Sampling, Trajectory
 from mel_ray.records.verdict import GroupVerdict, Outcome, Verdict
@@ -29,6 +29,7 @@ __all__ = [
     "TrainSequence",
     "Trajectory",
     "TrajectoryFate",
+    "UpdateReport",
     "Verdict",
     "ledger",
 ]

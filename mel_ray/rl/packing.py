@@ -1,7 +1,8 @@
 """The packing plan: which rank computes which sequences in which microbatch. A pure function.
 
 Invariants (the tests assert this list):
-1. every sequence is planned exactly once, but for fillers when there are fewer sequences than ranks;
+1. every sequence is planned exactly once; fewer than `ranks` fillers are added, and only where every
+   microbatch holds a single sequence and their number does not divide by the ranks;
 2. every rank has the same number of microbatches, none of them empty (ZeRO-3 runs all ranks in step);
 3. rows * longest of a microbatch stays within the token budget, unless it holds a single sequence;
 4. microbatch k costs nearly the same on every rank: microbatches are dealt out from the most expensive on.

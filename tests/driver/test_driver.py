@@ -1,0 +1,170 @@
+"""The driver with fakes that implement its ports: the step of the paper, its order, its ledger, its loop."""
+
+import pytest
+
+from mel_ray.config.load import compose_config
+from mel_ray.data.prompts import PromptStream
+from mel_ray.driver.checkpoints import Checkpoints, latest_checkpoint
+from mel_ray.driver.evaluation import Benchmark, Evaluator
+from mel_ray.driver.loop import Loop, Progress
+from mel_ray.driver.state import DriverState
+from mel_ray.driver.step import Stepper
+from mel_ray.records import DraftState
+from tests.driver.fakes import (
+    FakeArchive,
+    FakeEngines,
+    FakeExperience,
+    FakePolicy,
+    FakeRollout,
+    FakeSink,
+    FakeVerifier,
+    World,
+)
+from tests.unit.builders import prompt
+
+
+def make(world: World, *overrides: str, state: DraftState = DraftState.PARSED, position: int = 0):
+    questions = [prompt(question_id=name) for name in sorted(world.outcomes)]
+    sizes = [f"rollout.prompts_per_step={len(questions)}", f"rollout.group_size={len(next(iter(world.outcomes.values())))}"]
+    cfg = compose_config([*sizes, *overrides])
+    policy, rollout = FakePolicy(world), FakeRollout(world)
+    stepper = Stepper(cfg, PromptStream(questions, 0, position), rollout, FakeVerifier(world), FakeExperience(world, state),
+                      policy, FakeEngines(), FakeArchive(world))  # fmt: skip
+    return stepper, policy, rollout
+
+
+async def test_a_step_explores_trains_and_publishes():
+    world = World({"mixed": "cw", "right": "cc", "wrong": "ww"})
+    stepper, policy, _ = make(world)
+    report = await stepper.step(1)
+    assert [event for event in world.events if event[0] == "abstracted"] == [("abstracted", "mixed")]
+    assert report.metrics["mel/kept"] == report.metrics["mel/pairs"] == 1
+    assert report.metrics["reward/mean"] == pytest.approx(0.5)
+    assert report.metrics["group/mixed_share"] == pytest.approx(1 / 3)
+    assert report.ledger.is_balanced
+    assert world.events.index(("published", "1")) > world.events.index(("trained", "1"))
+    planned = [spec for shards in policy.batches[0] for row in shards for microbatch in row for spec in microbatch]
+    assert {spec.ref for spec in planned if spec.pg_weight or spec.nll_weight} == {"group-mixed", "drafts-mixed"}
+
+
+async def test_no_question_waits_for_another():
+    world = World({"fast": "cw", "slow": "cw"}, delays={"slow": 0.3})
+    stepper, _, _ = make(world)
+    await stepper.step(1)
+    assert world.events.index(("replayed", "drafts-fast")) < world.events.index(("generated", "slow"))
+
+
+async def test_without_mel_the_step_is_plain_grpo_with_the_same_seeds():
+    outcomes = {"a": "cw", "b": "wc"}
+    with_mel, plain = World(outcomes), World(outcomes)
+    one, _, rollout_one = make(with_mel)
+    other, policy, rollout_other = make(plain, "mel.enabled=false")
+    await one.step(1)
+    report = await other.step(1)
+    assert rollout_one.seeds == rollout_other.seeds
+    assert not any(what in ("abstracted", "replayed") for what, _ in plain.events)
+    assert report.metrics["mel/pairs"] == 0
+    planned = [spec for shards in policy.batches[0] for row in shards for m in row for spec in m]
+    assert not any(spec.nll_weight for spec in planned)
+
+
+async def test_seeds_differ_between_steps_questions_and_samples():
+    world = World({"a": "cw", "b": "cw"})
+    stepper, _, rollout = make(world)
+    await stepper.step(1)
+    await stepper.step(2)
+    seeds = [seed for group in rollout.seeds for seed in group]
+    assert len(set(seeds)) == len(seeds) == 8
+
+
+async def test_a_step_without_signal_trains_nothing_and_publishes_nothing():
+    world = World({"a": "cc", "b": "ww"})
+    stepper, _, _ = make(world)
+    report = await stepper.step(1)
+    assert stepper.version == 0
+    assert not any(what == "published" for what, _ in world.events)
+    assert report.metrics["batch/skipped_minibatches"] == 1
+    assert ("recorded", "1") in world.events
+
+
+@pytest.mark.parametrize(
+    ("replay", "state", "fate"),
+    [
+        ("w", DraftState.PARSED, "replay_failed"),
+        ("t", DraftState.PARSED, "replay_unverified"),
+        ("c", DraftState.PARSE_FAILURE, "parse_failure"),
+        ("c", DraftState.LEAKED_ANSWER, "leaked_answer"),
+    ],
+)
+async def test_drafts_that_are_not_proven_are_counted_and_not_trained(replay, state, fate):
+    stepper, policy, _ = make(World({"a": "cw"}, replay=replay), state=state)
+    report = await stepper.step(1)
+    assert report.ledger.drafts[fate] == 1
+    assert report.metrics["mel/kept"] == 0
+    planned = [spec for shards in policy.batches[0] for row in shards for m in row for spec in m]
+    assert not any(spec.nll_weight for spec in planned)
+
+
+async def test_a_failing_pool_stops_the_step():
+    class Broken(FakeVerifier):
+        async def judge(self, group):
+            raise RuntimeError("the verifier is gone")
+
+    stepper, policy, _ = make(World({"a": "cw", "b": "cw"}))
+    stepper.verifier = Broken(World({}))
+    with pytest.raises(ExceptionGroup) as caught:
+        await stepper.step(1)
+    assert "the verifier is gone" in str(caught.value.exceptions[0])
+    assert not policy.batches
+
+
+def make_loop(tmp_path, world: World, *overrides: str, state: DriverState | None = None):
+    state = state or DriverState()
+    stepper, policy, rollout = make(world, *overrides, position=state.position)
+    cfg, sink, progress = stepper.cfg, FakeSink(), Progress(state)
+    benchmark = Benchmark("held", (prompt(question_id=sorted(world.outcomes)[0]),))
+    loop = Loop(cfg, stepper, policy, Evaluator(cfg, rollout, FakeVerifier(world)), [benchmark],
+                Checkpoints(tmp_path, cfg.checkpoint.keep, policy), [sink], progress)  # fmt: skip
+    return loop, sink, progress, policy
+
+
+async def test_the_loop_evaluates_steps_and_checkpoints(tmp_path):
+    world = World({"a": "cw"})
+    overrides = ("run.steps=4", "eval.every=2", "eval.samples=2", "checkpoint.every=1", "checkpoint.keep=2")
+    loop, sink, progress, _ = make_loop(tmp_path, world, *overrides)
+    await loop.run()
+    assert [report.step for report in sink.steps] == [1, 2, 3, 4]
+    assert [report.step for report in sink.evaluations] == [0, 2, 4]
+    assert sink.evaluations[0].scores == {"pass@1": 1.0, "avg@2": 0.5, "pass@2": 1.0, "truncated": 0.0}
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-000003", "step-000004"]
+    assert not list(tmp_path.glob(".step*"))
+    latest = latest_checkpoint(tmp_path)
+    assert latest.name == "step-000004"
+    assert DriverState.read(latest / "driver.json") == progress.state
+    assert progress.state.ledger.sampled_trajectories == 8
+
+
+async def test_a_resumed_loop_continues_and_repeats_nothing(tmp_path):
+    outcomes = {name: "cw" for name in "abcdef"}
+    whole, resumed = World(outcomes), World(outcomes)
+    loop, sink, _, _ = make_loop(tmp_path / "whole", whole, "run.steps=4", "rollout.prompts_per_step=2")
+    await loop.run()
+    first, _, progress, _ = make_loop(tmp_path / "cut", resumed, "run.steps=2", "rollout.prompts_per_step=2")
+    await first.run()
+    state = DriverState.read(latest_checkpoint(tmp_path / "cut") / "driver.json")
+    second, later, _, _ = make_loop(tmp_path / "cut", resumed, "run.steps=4", "rollout.prompts_per_step=2", state=state)
+    await second.run()
+    assert [report.step for report in later.steps] == [3, 4]
+    taken = [who for what, who in whole.events if what == "abstracted"]
+    assert [who for what, who in resumed.events if what == "abstracted"] == taken
+    assert progress.state.position == 4
+
+
+async def test_an_incomplete_checkpoint_is_never_the_latest(tmp_path):
+    assert latest_checkpoint(tmp_path) is None
+    (tmp_path / "step-000009").mkdir()
+    (tmp_path / ".step-000008.partial").mkdir()
+    (tmp_path / "latest").write_text("step-000009")
+    assert latest_checkpoint(tmp_path) is None
+    await Checkpoints(tmp_path, 2, FakePolicy(World({}))).save(DriverState(step=9))
+    assert latest_checkpoint(tmp_path).name == "step-000009"

@@ -1,0 +1,139 @@
+"""data/: loaders with the real schemas, chat rendering against Transformers, the resumable order."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mel_ray.config.load import compose_config
+from mel_ray.config.problems import ConfigError
+from mel_ray.config.schema import ModelConfig, SourceConfig
+from mel_ray.data.chat import ChatTokenizer
+from mel_ray.data.cursor import Cursor
+from mel_ray.data.datasets import load_questions
+from mel_ray.data.model_folder import EMBEDDED, locate_model
+from mel_ray.data.prompts import PromptStream, render_prompts
+from mel_ray.data.question import Question
+from tests.unit.builders import prompt
+
+MODEL = ModelConfig(path="embedded", max_context=512, dtype="float32")
+
+
+def table(path, **columns) -> SourceConfig:
+    return SourceConfig(kind="table", path=str(path), **columns)
+
+
+def sentence(source: SourceConfig) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_questions(source)
+    return str(caught.value)
+
+
+def test_dapo_math_17k_schema(tmp_path):
+    head = "Solve the following math problem step by step. The last line of your response should be of the form Answer: $Answer (without quotes) where $Answer is the answer to the problem.\n\n"  # noqa: E501
+    tail = '\n\nRemember to put your answer on its own line after "Answer:".'
+    rows = [
+        {
+            "data_source": "math_dapo",
+            "prompt": [{"content": f"{head}What is {n} + 1?{tail}", "role": "user"}],
+            "ability": "MATH",
+            "reward_model": {"ground_truth": str(n + 1), "style": "rule-lighteval/MATH_v2"},
+            "extra_info": {"index": f"id-{n}"},
+        }
+        for n in (1, 2, 1, 1)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "dapo.parquet")
+    source = compose_config(["model=local", "model.path=/m", "data=dapo_math_17k"]).data.train
+    found = load_questions(source.model_copy(update={"path": str(tmp_path)}))
+    assert found == [Question("What is 1 + 1?", "2"), Question("What is 2 + 1?", "3")]
+
+
+def test_jsonl_and_csv_with_a_mapping(tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"q": "1+1", "a": 2}) + "\n\n" + json.dumps({"q": "2+2", "a": "4"}))
+    (tmp_path / "b.csv").write_text('q,a\n"5, or more?",5\n')
+    assert [q.answer for q in load_questions(table(tmp_path, question="q", answer="a"))] == ["2", "4", "5"]
+    assert len(load_questions(table(tmp_path, question="q", answer="a", limit=1))) == 1
+
+
+def test_what_is_wrong_with_a_table_is_one_sentence(tmp_path):
+    (tmp_path / "empty.jsonl").write_text("")
+    assert "there are no questions in it" in sentence(table(tmp_path / "empty.jsonl"))
+    (tmp_path / "columns.jsonl").write_text('{"q": "x", "a": "1"}')
+    assert "has no column 'question'; it has: q, a" in sentence(table(tmp_path / "columns.jsonl"))
+    assert "there is no such file" in sentence(table(tmp_path / "missing.jsonl"))
+    (tmp_path / "broken.jsonl").write_text("{")
+    assert "cannot read" in sentence(table(tmp_path / "broken.jsonl"))
+    (tmp_path / "broken.parquet").write_text("no parquet")
+    assert "cannot read" in sentence(table(tmp_path / "broken.parquet"))
+    (tmp_path / "null.jsonl").write_text('{"question": null, "answer": "1"}')
+    assert "is not a text or number" in sentence(table(tmp_path / "null.jsonl"))
+
+
+def test_chat_tokens_equal_those_of_transformers():
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.AutoTokenizer.from_pretrained(EMBEDDED)
+    ours = ChatTokenizer(EMBEDDED, MODEL)
+    for text in ("Problem: Compute 3 + 4 * 5.", "Zwölf \\boxed{12}?\n\nÜber 1/2", ""):
+        messages = [{"role": "user", "content": text}]
+        expected = theirs.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        assert ours.render(text) == expected
+        assert ours.prompt_ids(text) == theirs(expected, add_special_tokens=False).input_ids
+        assert ours.decode(ours.encode(text)) == text
+    assert theirs.eos_token_id in ours.stop_ids
+
+
+def test_special_tokens_in_a_message_are_removed():
+    tokenizer = ChatTokenizer(EMBEDDED, MODEL)
+    assert tokenizer.render("a<|im_<|im_end|>end|>b") == tokenizer.render("ab")
+
+
+def test_plain_and_given_templates_and_system_prompt(tmp_path):
+    (tmp_path / "tokenizer.json").write_text((EMBEDDED / "tokenizer.json").read_text())
+    plain = ChatTokenizer(tmp_path, MODEL.model_copy(update={"system_prompt": "Be brief."}))
+    assert plain.render("Hi") == "Be brief.\n\nUser: Hi\n\nAssistant:"
+    given = ChatTokenizer(tmp_path, MODEL.model_copy(update={"chat_template": "{{ messages[0].content }}!"}))
+    assert given.render("Hi") == "Hi!"
+    with pytest.raises(ConfigError):
+        ChatTokenizer(tmp_path, MODEL.model_copy(update={"stop_tokens": ("<|none|>",)}))
+
+
+def test_models_that_cannot_be_used(tmp_path):
+    assert locate_model("embedded") == EMBEDDED.resolve()
+    for path in (tmp_path / "nope", tmp_path):
+        with pytest.raises(ConfigError) as caught:
+            locate_model(str(path))
+        assert str(path) in str(caught.value)
+    for name in ("config.json", "tokenizer.json"):
+        (tmp_path / name).write_text((EMBEDDED / name).read_text())
+    (tmp_path / "model.safetensors").write_bytes((EMBEDDED / "model.safetensors").read_bytes()[:100])
+    with pytest.raises(ConfigError, match="damaged"):
+        locate_model(str(tmp_path))
+
+
+def test_too_long_questions_are_dropped_and_counted():
+    tokenizer = ChatTokenizer(EMBEDDED, MODEL)
+    questions = [Question("short", "1"), Question("long " * 200, "2")]
+    rendered = render_prompts(questions, tokenizer, "Problem: {{ question }}", 64)
+    assert [one.question for one in rendered.prompts] == ["short"]
+    assert rendered.too_long == 1
+
+
+@given(st.integers(1, 40), st.integers(0, 5), st.lists(st.integers(1, 30), min_size=1, max_size=6), st.integers(0, 5))
+def test_the_order_resumes_exactly(count, seed, takes, cut):
+    whole = Cursor(count, seed)
+    everything = [index for take in takes for index in whole.take(take)]
+    first = Cursor(count, seed)
+    head = [index for take in takes[:cut] for index in first.take(take)]
+    second = Cursor(count, seed, first.position)
+    tail = [index for take in takes[cut:] for index in second.take(take)]
+    assert head + tail == everything
+    assert sorted(everything[:count]) == sorted(set(everything[:count]))  # an epoch repeats nothing
+
+
+def test_a_prompt_stream_counts_what_it_gave():
+    stream = PromptStream([prompt(question_id=str(n)) for n in range(3)], seed=1)
+    assert len({one.question_id for one in stream.take(3)}) == 3
+    assert stream.position == 3

@@ -1,0 +1,121 @@
+"""mel/: pairing, parsing of malformed and hostile experiences, the leak check, internalisation."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mel_ray.config.templates import load_template
+from mel_ray.mel.internalize import lesson_sequence
+from mel_ray.mel.pairing import select_pairs
+from mel_ray.mel.parsing import ParseFailure, leaks_answer, parse_experience
+from mel_ray.mel.prompts import abstraction_prompt, replay_prompt
+from mel_ray.records import Experience, SequenceKind, SequenceSpec
+from tests.unit.builders import draft, verdict
+
+TINY, PAPER = load_template("tiny"), load_template("paper")
+GOOD = "Bifurcation: Step 2.\nCritique: It did this.\nHeuristic: If it rains, then stay in."
+GOOD_PAPER = """## 1. Failure resolution path and error pattern
+Bifurcation point: the line "so x > 0", where the sign is assumed.
+The sign was never established.
+
+## 2. Success factors
+The second attempt split the cases.
+
+## 3. First-person reflection
+I assumed what I should have shown.
+
+## 4. Subject heuristics
+- If a quantity is divided out, then check that it cannot be zero.
+* When dealing with absolute values, strictly verify both cases.
+"""
+
+
+@given(st.lists(st.sampled_from("cwnte"), max_size=10), st.integers(1, 20), st.integers(0, 5))
+def test_pairs_are_distinct_and_join_a_correct_with_an_incorrect(outcomes, count, seed):
+    judged = verdict(*outcomes)
+    pairs = select_pairs(judged, count, seed)
+    assert len(set(pairs)) == len(pairs) == min(count, len(judged.correct) * len(judged.incorrect))
+    for pair in pairs:
+        assert outcomes[pair.correct] == "c"
+        assert outcomes[pair.incorrect] in "wn"
+    assert pairs == select_pairs(judged, count, seed)
+
+
+def test_well_formed_experiences():
+    assert parse_experience(GOOD, TINY) == Experience("Step 2.", "It did this.", ("If it rains, then stay in.",))
+    parsed = parse_experience(GOOD_PAPER, PAPER)
+    assert parsed.bifurcation == 'the line "so x > 0", where the sign is assumed.'
+    assert "never established" in parsed.critique
+    assert "split the cases" in parsed.critique
+    assert "I assumed" in parsed.critique
+    assert parsed.heuristics == (
+        "If a quantity is divided out, then check that it cannot be zero.",
+        "When dealing with absolute values, strictly verify both cases.",
+    )
+
+
+MALFORMED = {
+    "missing section": GOOD.replace("Critique: It did this.\n", ""),
+    "repeated section": GOOD + "\nHeuristic: If x, then y.",
+    "out of order": "Critique: a\nBifurcation: b\nHeuristic: If x, then y.",
+    "empty section": GOOD.replace("It did this.", "  "),
+    "text before": "Sure!\n" + GOOD,
+    "not a rule": GOOD.replace("then stay in.", ""),
+    "two rules in a line": GOOD + " If x, then y.",
+    "nothing": "",
+    "far too long": GOOD + "x" * 50_000,
+}
+
+
+@pytest.mark.parametrize("text", MALFORMED.values(), ids=MALFORMED.keys())
+def test_malformed_experiences_are_rejected(text):
+    with pytest.raises(ParseFailure):
+        parse_experience(text, TINY)
+
+
+def test_paper_template_wants_a_named_bifurcation_point():
+    with pytest.raises(ParseFailure):
+        parse_experience(GOOD_PAPER.replace("Bifurcation point:", "Somewhere"), PAPER)
+
+
+@given(st.text(max_size=400))
+def test_any_text_is_parsed_or_rejected(text):
+    for template in (TINY, PAPER):
+        try:
+            parse_experience(text, template)
+        except ParseFailure as failure:
+            assert str(failure)
+
+
+@pytest.mark.parametrize(
+    ("answer", "rule", "leaks"),
+    [
+        ("12", "If in doubt, then answer 12.", True),
+        ("12", "If 112 or 1.2 or 12th or 12.5 appear, then check.", False),
+        ("7", "If weeks turn into days, then take 7 per week.", True),
+        ("\\frac{1}{2}", "If halves, then it is \\frac{1}{2}.", True),
+        ("x + 1", "If so, then write X + 1.", True),
+        ("", "If a, then b.", False),
+    ],
+)
+def test_leak_check(answer, rule, leaks):
+    assert leaks_answer(Experience("s", "The answer is 12", (rule,)), answer) is leaks
+
+
+def test_prompts_show_the_incorrect_solution_first_and_never_compile_model_output():
+    text = abstraction_prompt(PAPER, "Q {{ 7 * 7 }}", "BAD {% raw %}", "GOOD")
+    assert text.index("BAD") < text.index("GOOD")
+    assert "{{ 7 * 7 }}" in text
+    assert "49" not in text
+    assert "M-TEXT" in replay_prompt(TINY, "Q", " M-TEXT ")
+
+
+def test_the_context_of_a_lesson_carries_no_loss():
+    spec = SequenceSpec(SequenceKind.EXPERIENCE, "r", 0, 7, 5, nll_weight=0.2)
+    sequence = lesson_sequence(spec, draft(length=5, context=7))
+    assert sequence.completion_start == 7
+    assert len(sequence.nll_weight) == 5 == len(sequence.token_ids) - 7
+    assert np.allclose(sequence.nll_weight, 0.2)
+    assert not sequence.pg_weight.any()
+    assert not sequence.advantages.any()
