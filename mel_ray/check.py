@@ -18,8 +18,8 @@ def plan_text(config: Config) -> str:
         f"{config.algorithm.minibatches} optimizer step(s) of {plan.trajectories_per_update}; {config.run.steps} steps"
     )
     lines.append(
-        f"meta-experience: weight {mel.weight:g}, {mel.pairs_per_group} pair(s) a mixed group, {mel.replays} replay(s), "
-        f"template {mel.template.name}"
+        f"meta-experience: weight {mel.weight:g}, {mel.pairs_per_group} pair(s) a mixed group, "
+        f"{mel.replays} replay(s), template {mel.template.name}"
         if mel.enabled
         else "meta-experience: off (plain GRPO)"
     )
@@ -31,10 +31,8 @@ def prompts_text(config: Config, prepared: Prepared) -> str:
     """Dataset counts, one rendered prompt and one rendered abstraction prompt."""
     prompt = prepared.prompts.prompts[0]
     tokenizer = prepared.tokenizer
-    rendered = prompt.token_ids.tolist()
-    user = abstraction_prompt(
-        config.mel.template, prompt.question, "<an incorrect solution>", "<a correct solution>"
-    )
+    rendered = prompt.token_ids
+    user = abstraction_prompt(config.mel.template, prompt.question, "<an incorrect solution>", "<a correct solution>")
     lines = [
         f"questions: {len(prepared.prompts.prompts)} to train on"
         + (f", {prepared.prompts.too_long} dropped as too long" if prepared.prompts.too_long else ""),

@@ -41,7 +41,9 @@ def evaluation_text(evaluations: dict[str, dict[str, dict[str, float]]]) -> str:
         first, last = by_step[steps[0]], by_step[steps[-1]]
         lines.append(f"  {benchmark:<24}{'step ' + steps[0]:>10}{'step ' + steps[-1]:>10}")
         lines += [
-            f"  {score:<24}{first[score]:>10.3f}{last[score]:>10.3f}" for score in first if "@" in score and score in last
+            f"  {score:<24}{first[score]:>10.3f}{last[score]:>10.3f}"
+            for score in first
+            if "@" in score and score in last
         ]
     return "\n".join(lines)
 

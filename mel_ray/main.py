@@ -81,7 +81,9 @@ def read_state(checkpoint: Path | None, config: Config) -> DriverState:
         state = DriverState.read(checkpoint / STATE_FILE)
     except (OSError, ValueError, KeyError) as error:
         why = f"the checkpoint {checkpoint} cannot be read ({error})"
-        raise ConfigError([Problem("run.resume", config.run.resume, why, "remove it to continue from an older one")]) from error
+        raise ConfigError(
+            [Problem("run.resume", config.run.resume, why, "remove it to continue from an older one")]
+        ) from error
     if state.step >= config.run.steps:
         why = f"run '{config.run.name}' already has {state.step} steps"
         raise ConfigError([Problem("run.steps", config.run.steps, why, "raise it to train further")])
@@ -104,7 +106,9 @@ def make_sinks(config: Config, folder: RunFolder, done: int) -> list[Sink]:
     return sinks
 
 
-async def train(config: Config, prepared: Prepared, folder: RunFolder, checkpoint: Path | None, progress: Progress) -> None:
+async def train(
+    config: Config, prepared: Prepared, folder: RunFolder, checkpoint: Path | None, progress: Progress
+) -> None:
     """Run until the steps are done; `progress` tells at any time what has been done."""
     from mel_ray.pools.archive import RunArchive
     from mel_ray.wiring import Pools, connected_to_ray
@@ -148,7 +152,10 @@ def run(overrides: Sequence[str]) -> int:
     folder.rewind(progress.state.step)
     print(f"run folder: {folder.path}", flush=True)
     if prepared.prompts.too_long:
-        print(f"{prepared.prompts.too_long} questions dropped: longer than {config.prompt_limit} prompt tokens", flush=True)
+        print(
+            f"{prepared.prompts.too_long} questions dropped: longer than {config.prompt_limit} prompt tokens",
+            flush=True,
+        )
     if checkpoint:
         print(f"continuing after step {progress.state.step} from {checkpoint.name}", flush=True)
     status, code, message = "failed", FAILED, ""

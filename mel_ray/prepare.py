@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -67,7 +68,7 @@ def prepare(config: Config) -> Prepared:
     benchmarks = []
     for benchmark in config.eval.benchmarks:
         path = f"eval.benchmarks[{benchmark.name}].source"
-        rendered = _attempt(lambda b=benchmark, p=path: _prompts(config, b.source, p, tokenizer), problems)
+        rendered = _attempt(partial(_prompts, config, benchmark.source, path, tokenizer), problems)
         if rendered:
             benchmarks.append(Benchmark(benchmark.name, rendered.prompts))
     if train and len(train.prompts) < config.rollout.prompts_per_step:

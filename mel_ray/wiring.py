@@ -103,18 +103,31 @@ class Pools:
             pools.append(lent)
         self._engine_pools = pools
         self.engines = AllEngines(pools)
-        self.policy = PolicyPool(
-            cluster, policy_settings(config, model_folder), cluster.rollout.tensor_parallel, logs
-        )
+        self.policy = PolicyPool(cluster, policy_settings(config, model_folder), cluster.rollout.tensor_parallel, logs)
         self.verifier = VerifierPool(cluster, logs)
         self.experience = ExperiencePool(config, model_folder, lent, logs)
         self.rollout = RolloutPool(rollout_engines, cluster.deadlines.generate)
 
+    def kill(self) -> None:
+        """End every actor at once, for those who keep Ray running."""
+        for actor in (
+            *(engine.actor for engine in self.engines.engines),
+            *self.policy.actors,
+            *self.verifier.actors,
+            *self.experience.actors,
+        ):
+            ray.kill(actor)
+
     async def ready(self, checkpoint: Path | None = None) -> None:
         """Wait until every actor has loaded, restore the policy, and connect it to the engines."""
         async with asyncio.TaskGroup() as starting:
-            for pool in (*self._engine_pools, self.policy, self.verifier, self.experience):
-                starting.create_task(pool.ready())
+            for ready in (
+                *(pool.ready() for pool in self._engine_pools),
+                self.policy.ready(),
+                self.verifier.ready(),
+                self.experience.ready(),
+            ):
+                starting.create_task(ready)
         if checkpoint is not None:
             await self.policy.load(checkpoint)
         await self.policy.connect(self.engines)

@@ -18,12 +18,19 @@ def find_problems(config: Config) -> list[Problem]:
 def _batch(config: Config) -> Iterator[Problem]:
     rollout, algorithm = config.rollout, config.algorithm
     if rollout.group_size < 2:
-        yield Problem("rollout.group_size", rollout.group_size, "a group of one has no contrast: every advantage is zero",
-                      "use at least 2; the paper uses 8")
+        yield Problem(
+            "rollout.group_size",
+            rollout.group_size,
+            "a group of one has no contrast: every advantage is zero",
+            "use at least 2; the paper uses 8",
+        )
     if rollout.prompts_per_step % algorithm.minibatches:
-        yield Problem("algorithm.minibatches", algorithm.minibatches,
-                      f"{rollout.prompts_per_step} prompts per step cannot be divided into {algorithm.minibatches} mini-batches",
-                      "make rollout.prompts_per_step a multiple of it")
+        yield Problem(
+            "algorithm.minibatches",
+            algorithm.minibatches,
+            f"{rollout.prompts_per_step} prompts per step cannot be divided into {algorithm.minibatches} mini-batches",
+            "make rollout.prompts_per_step a multiple of it",
+        )
     if rollout.temperature == 0:
         yield Problem("rollout.temperature", 0, "all trajectories of a group would be the same", "use 1.0")
 
@@ -32,26 +39,44 @@ def _context(config: Config) -> Iterator[Problem]:
     context, prompt = config.model.max_context, config.data.max_prompt_tokens
     if prompt is None:
         if config.prompt_limit < 1:
-            yield Problem("model.max_context", context,
-                          f"no room for a prompt beside rollout.max_tokens={config.rollout.max_tokens}, "
-                          f"eval.max_tokens={config.eval.max_tokens} and mel.max_tokens={config.mel.max_tokens}",
-                          "raise it or lower these")
+            yield Problem(
+                "model.max_context",
+                context,
+                f"no room for a prompt beside rollout.max_tokens={config.rollout.max_tokens}, "
+                f"eval.max_tokens={config.eval.max_tokens} and mel.max_tokens={config.mel.max_tokens}",
+                "raise it or lower these",
+            )
         return
-    for name, tokens in (("rollout.max_tokens", config.rollout.max_tokens), ("eval.max_tokens", config.eval.max_tokens)):
+    for name, tokens in (
+        ("rollout.max_tokens", config.rollout.max_tokens),
+        ("eval.max_tokens", config.eval.max_tokens),
+    ):
         if prompt + tokens > context:
-            yield Problem(name, tokens, f"with data.max_prompt_tokens={prompt} it exceeds model.max_context={context}",
-                          "raise model.max_context or lower the other two")
+            yield Problem(
+                name,
+                tokens,
+                f"with data.max_prompt_tokens={prompt} it exceeds model.max_context={context}",
+                "raise model.max_context or lower the other two",
+            )
     if config.mel.enabled and prompt + config.mel.max_tokens >= context:
-        yield Problem("mel.max_tokens", config.mel.max_tokens,
-                      f"a replay prompt of up to {prompt + config.mel.max_tokens} tokens leaves no room in "
-                      f"model.max_context={context}", "lower it or raise model.max_context")
+        yield Problem(
+            "mel.max_tokens",
+            config.mel.max_tokens,
+            f"a replay prompt of up to {prompt + config.mel.max_tokens} tokens leaves no room in "
+            f"model.max_context={context}",
+            "lower it or raise model.max_context",
+        )
 
 
 def _mel(config: Config) -> Iterator[Problem]:
     mel = config.mel
     if mel.min_correct_replays > mel.replays:
-        yield Problem("mel.min_correct_replays", mel.min_correct_replays,
-                      f"there are only mel.replays={mel.replays} replays", "lower it or raise mel.replays")
+        yield Problem(
+            "mel.min_correct_replays",
+            mel.min_correct_replays,
+            f"there are only mel.replays={mel.replays} replays",
+            "lower it or raise mel.replays",
+        )
     for name, fields in (("abstraction", ("question", "incorrect", "correct")), ("replay", ("question", "experience"))):
         if why := template_problem(getattr(mel.template, name), *fields):
             yield Problem(f"mel.template.{name}", None, why, f"use only {', '.join(fields)}")
@@ -79,14 +104,22 @@ def _cluster(config: Config) -> Iterator[Problem]:
     if cluster.device == "cpu" and cluster.weight_transfer == "nccl":
         yield Problem("cluster.weight_transfer", "nccl", "NCCL needs GPUs", "use auto, shm or gloo")
     if cluster.device == "cuda" and cluster.weight_transfer in ("shm", "gloo"):
-        yield Problem("cluster.weight_transfer", cluster.weight_transfer, "this transport is for CPU", "use auto or nccl")
+        yield Problem(
+            "cluster.weight_transfer", cluster.weight_transfer, "this transport is for CPU", "use auto or nccl"
+        )
     if cluster.weight_transfer == "shm" and cluster.nodes > 1:
-        yield Problem("cluster.weight_transfer", "shm", f"shared memory does not reach {cluster.nodes} nodes", "use gloo")
+        yield Problem(
+            "cluster.weight_transfer", "shm", f"shared memory does not reach {cluster.nodes} nodes", "use gloo"
+        )
     if cluster.device == "cuda" and cluster.rollout.in_process:
         yield Problem("cluster.rollout.in_process", True, "the in-process engine is for CPU", "set it to false")
     if cluster.device == "cuda" and cluster.rollout.tensor_parallel > max(1, cluster.gpus_per_node):
-        yield Problem("cluster.rollout.tensor_parallel", cluster.rollout.tensor_parallel,
-                      f"an engine must fit one node of {cluster.gpus_per_node} GPUs", "lower it")
+        yield Problem(
+            "cluster.rollout.tensor_parallel",
+            cluster.rollout.tensor_parallel,
+            f"an engine must fit one node of {cluster.gpus_per_node} GPUs",
+            "lower it",
+        )
 
 
 def find_resource_problems(config: Config, machine: Machine) -> list[Problem]:
@@ -95,18 +128,30 @@ def find_resource_problems(config: Config, machine: Machine) -> list[Problem]:
     problems = []
     if plan.gpus > machine.gpus:
         problems.append(
-            Problem("cluster", None, f"the plan needs {plan.gpus} GPUs and {where} has {machine.gpus:g}",
-                    "choose a smaller cluster= preset or lower cluster.rollout.engines and cluster.policy.ranks")
+            Problem(
+                "cluster",
+                None,
+                f"the plan needs {plan.gpus} GPUs and {where} has {machine.gpus:g}",
+                "choose a smaller cluster= preset or lower cluster.rollout.engines and cluster.policy.ranks",
+            )
         )
     if config.cluster.device == "cpu" and config.cluster.policy.ranks > machine.cpus:
         problems.append(
-            Problem("cluster.policy.ranks", config.cluster.policy.ranks,
-                    f"every rank needs a CPU core of its own and {where} has {machine.cpus:g}", "lower it")
+            Problem(
+                "cluster.policy.ranks",
+                config.cluster.policy.ranks,
+                f"every rank needs a CPU core of its own and {where} has {machine.cpus:g}",
+                "lower it",
+            )
         )
     elif plan.cpus > machine.cpus:
         needs = ", ".join(f"{pool.name} {pool.actors}x{pool.cpus:g}" for pool in plan.pools)
         problems.append(
-            Problem("cluster", None, f"the plan needs {plan.cpus:g} CPUs ({needs}) and {where} has {machine.cpus:g}",
-                    "lower the numbers of actors or their cpus")
+            Problem(
+                "cluster",
+                None,
+                f"the plan needs {plan.cpus:g} CPUs ({needs}) and {where} has {machine.cpus:g}",
+                "lower the numbers of actors or their cpus",
+            )
         )
     return problems

@@ -64,8 +64,12 @@ def _override_problems(overrides: Sequence[str], conf_dir: Path) -> list[Problem
             value = override.value()
             if isinstance(value, str) and value not in groups[name]:
                 problems.append(
-                    Problem(name, value, f"there is no such option; there are: {', '.join(groups[name])}",
-                            _did_you_mean(value, groups[name]))
+                    Problem(
+                        name,
+                        value,
+                        f"there is no such option; there are: {', '.join(groups[name])}",
+                        _did_you_mean(value, groups[name]),
+                    )
                 )
         elif name not in keys:
             problems.append(Problem(name, None, "there is no such key", _did_you_mean(name, [*keys, *groups])))

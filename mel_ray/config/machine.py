@@ -17,5 +17,5 @@ class Machine:
 def this_machine() -> Machine:
     cpus = len(os.sched_getaffinity(0))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    present = len([d for d in Path("/dev").glob("nvidia[0-9]*")])
+    present = len(list(Path("/dev").glob("nvidia[0-9]*")))
     return Machine(cpus, present if visible is None else min(present, len([v for v in visible.split(",") if v])))

@@ -5,17 +5,19 @@ the driver and the experience actors start at once; a test holds both to the sam
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from mel_ray.config.problems import ConfigError, Problem
 from mel_ray.config.schema import ModelConfig
+from mel_ray.records.arrays import TokenIds
 
 # What a base model without a template of its own gets.
 PLAIN_TEMPLATE = (
@@ -63,7 +65,9 @@ class ChatTokenizer:
             generation = _read_json(folder / "generation_config.json")
         except Exception as error:  # the tokenizers library raises plain Exception
             why = f"{folder} has no readable tokenizer.json ({str(error).splitlines()[0]})"
-            raise ConfigError([Problem("model.path", model.path, why, "give a complete Hugging Face folder")]) from error
+            raise ConfigError(
+                [Problem("model.path", model.path, why, "give a complete Hugging Face folder")]
+            ) from error
         template_file = folder / "chat_template.jinja"
         own = template_file.read_text(encoding="utf-8") if template_file.exists() else settings.get("chat_template")
         self._template = _compile(model.chat_template or (own if isinstance(own, str) else PLAIN_TEMPLATE))
@@ -101,16 +105,16 @@ class ChatTokenizer:
         messages = [*system, {"role": "user", "content": user_message}]
         return self._template.render(messages=messages, add_generation_prompt=True, **self._specials)
 
-    def encode(self, rendered: str) -> list[int]:
-        return self._tokenizer.encode(rendered, add_special_tokens=False).ids
+    def encode(self, rendered: str) -> TokenIds:
+        return np.asarray(self._tokenizer.encode(rendered, add_special_tokens=False).ids, dtype=np.int32)
 
-    def prompt_ids(self, user_message: str) -> list[int]:
+    def prompt_ids(self, user_message: str) -> TokenIds:
         return self.encode(self.render(user_message))
 
-    def decode(self, token_ids: Sequence[int]) -> str:
+    def decode(self, token_ids: Iterable[int]) -> str:
         """Text without special tokens."""
         return self._tokenizer.decode(list(map(int, token_ids)), skip_special_tokens=True)
 
-    def decode_with_specials(self, token_ids: Sequence[int]) -> str:
+    def decode_with_specials(self, token_ids: Iterable[int]) -> str:
         """The very text the model sees."""
         return self._tokenizer.decode(list(map(int, token_ids)), skip_special_tokens=False)

@@ -29,7 +29,9 @@ def load_questions(source: SourceConfig, path: str = "data.train") -> list[Quest
         rows = _table_questions(source, path)
     kept = list(_deduplicated(rows)) if source.deduplicate else list(rows)
     if not kept:
-        raise ConfigError([Problem(f"{path}.path", source.path, "there are no questions in it", "give a non-empty dataset")])
+        raise ConfigError(
+            [Problem(f"{path}.path", source.path, "there are no questions in it", "give a non-empty dataset")]
+        )
     return kept[: source.limit]
 
 
@@ -79,7 +81,9 @@ def _from_hub(source: SourceConfig, key: str) -> Path:
         folder = snapshot_download(str(source.path), repo_type="dataset", allow_patterns=[source.hub_files])
     except Exception as error:  # the hub client raises a dozen kinds; all mean: not to be had
         why = f"neither a local path nor to be had from the hub ({type(error).__name__})"
-        raise ConfigError([Problem(key, source.path, why, "check the name and the network, or give a local copy")]) from error
+        raise ConfigError(
+            [Problem(key, source.path, why, "check the name and the network, or give a local copy")]
+        ) from error
     return Path(folder)
 
 

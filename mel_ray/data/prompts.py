@@ -16,9 +16,7 @@ class Rendered:
     too_long: int
 
 
-def render_prompts(
-    questions: Sequence[Question], tokenizer: ChatTokenizer, template: str, max_tokens: int
-) -> Rendered:
+def render_prompts(questions: Sequence[Question], tokenizer: ChatTokenizer, template: str, max_tokens: int) -> Rendered:
     """One Prompt per question that fits `max_tokens` prompt tokens."""
     prompts = []
     for question in questions:

@@ -1,6 +1,6 @@
 """The training loop: evaluate, step, checkpoint, until the steps are done."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mel_ray.config.schema import Config
@@ -56,7 +56,8 @@ class Loop:
         for step in range(first, last + 1):
             report = await self.stepper.step(step)
             self.progress.add(report, self.stepper.data.position, self.stepper.version)
-            self._tell(lambda sink, report=report: sink.step(report))
+            for sink in self.sinks:
+                sink.step(report)
             if self._is_due(self.cfg.eval.every, step) and step < last:
                 await self.evaluate(step)
             if self._is_due(self.cfg.checkpoint.every, step) and step < last:
@@ -69,12 +70,9 @@ class Loop:
         for benchmark in self.benchmarks:
             report = await self.evaluator.evaluate(benchmark, step)
             self.progress.evaluations.append(report)
-            self._tell(lambda sink, report=report: sink.evaluation(report))
+            for sink in self.sinks:
+                sink.evaluation(report)
 
     @staticmethod
     def _is_due(every: int, step: int) -> bool:
         return every > 0 and step % every == 0
-
-    def _tell(self, message: Callable[[Sink], None]) -> None:
-        for sink in self.sinks:
-            message(sink)

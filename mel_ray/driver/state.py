@@ -1,7 +1,7 @@
 """What the driver must remember to continue a run: steps done, position in the data, version, ledger."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mel_ray.records.ledger import Ledger
@@ -14,7 +14,7 @@ class DriverState:
     step: int = 0
     position: int = 0
     version: int = 0
-    ledger: Ledger = Ledger()
+    ledger: Ledger = field(default_factory=Ledger)
 
     def write(self, file: Path) -> None:
         data = {"step": self.step, "position": self.position, "version": self.version, "ledger": self.ledger.as_dict()}

@@ -12,7 +12,7 @@ import itertools
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -97,9 +97,10 @@ class InProcessHost:
     """LLMEngine stepped on one thread of this process."""
 
     def __init__(self, settings: EngineSettings) -> None:
-        import mel_ray.engines.weight_receiver  # noqa: F401  registers the transports in this process
         from vllm.engine.arg_utils import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
+
+        import mel_ray.engines.weight_receiver  # noqa: F401  registers the transports in this process
 
         self._llm = LLMEngine.from_engine_args(EngineArgs(**_arguments(settings)), enable_multiprocessing=False)
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -185,7 +186,7 @@ class VllmEngine:
         self._active, self._busy_since, self._busy_seconds = 0, 0.0, 0.0
         self.weight_version = 0
 
-    async def sample(self, token_ids: Sequence[int], sampling: Sampling, stop_ids: Sequence[int]) -> list[Sampled]:
+    async def sample(self, token_ids: Iterable[int], sampling: Sampling, stop_ids: Sequence[int]) -> list[Sampled]:
         """`sampling.count` independent completions of one prompt; its prefix is computed once."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
@@ -264,4 +265,3 @@ class VllmEngine:
 
     def describe(self) -> dict[str, Any]:
         return {"host": type(self._host).__name__, "weight_version": self.weight_version}
-

@@ -56,6 +56,7 @@ class _Checked(WeightTransferEngine):
     """Layerwise reload around an update, and the checksum of what was received."""
 
     checksums: dict[str, int]
+    model: Any
 
     def start_weight_update(self) -> None:
         self.checksums = {}
@@ -67,7 +68,7 @@ class _Checked(WeightTransferEngine):
 
     def receive_weights(self, update_info: Any) -> None:
         model = self.model
-        self.model = _Tap(model, self.checksums)  # type: ignore[assignment]
+        self.model = _Tap(model, self.checksums)
         try:
             self.receive(update_info)
         finally:

@@ -223,7 +223,14 @@ class Zero3Policy:
         if self._rank == 0:
             folder.mkdir(parents=True, exist_ok=True)
             self._causal_lm.save_pretrained(folder, state_dict=state)
-            for pattern in ("tokenizer*", "*.jinja", "vocab*", "merges*", "special_tokens_map.json", "added_tokens.json"):
+            for pattern in (
+                "tokenizer*",
+                "*.jinja",
+                "vocab*",
+                "merges*",
+                "special_tokens_map.json",
+                "added_tokens.json",
+            ):
                 for file in Path(tokenizer_folder).glob(pattern):
                     shutil.copyfile(file, folder / file.name)
 

@@ -21,6 +21,6 @@ def lesson_sequence(spec: SequenceSpec, draft: Draft) -> TrainSequence:
         completion_start=len(context),
         pg_weight=np.full(count, spec.pg_weight),
         nll_weight=np.full(count, spec.nll_weight),
-        advantages=np.zeros(count),
+        advantages=np.zeros(count, dtype=np.float32),
         sampled_logprobs=written.logprobs,
     )

@@ -21,7 +21,7 @@ def _sections(text: str, template: MelTemplate) -> list[str]:
     bodies, position = [], 0
     spans: list[tuple[int, int]] = []
     for section in template.sections:
-        found = [m for m in re.finditer(rf"^[ \t]*{re.escape(section.header)}", text, re.MULTILINE | re.IGNORECASE)]
+        found = list(re.finditer(rf"^[ \t]*{re.escape(section.header)}", text, re.MULTILINE | re.IGNORECASE))
         if len(found) != 1:
             raise ParseFailure(f"section {section.header!r} {'is missing' if not found else 'is repeated'}")
         if found[0].start() < position:

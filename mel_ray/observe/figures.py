@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -24,7 +25,7 @@ def _svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def _axes(title: str, label: str, width: float = 5.4) -> tuple[Figure, object]:
+def _axes(title: str, label: str, width: float = 5.4) -> tuple[Figure, Any]:
     figure = Figure(figsize=(width, 3.0))
     axes = figure.add_subplot()
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold")

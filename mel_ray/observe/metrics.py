@@ -27,7 +27,12 @@ class MetricsFile:
         self._append({"step": report.step, **_rounded(scores)})
         write_json(
             self._folder.evaluations / f"step-{report.step:06d}-{report.benchmark}.json",
-            {"benchmark": report.benchmark, "step": report.step, "questions": report.questions, **_rounded(report.scores)},
+            {
+                "benchmark": report.benchmark,
+                "step": report.step,
+                "questions": report.questions,
+                **_rounded(report.scores),
+            },
         )
 
     def close(self, status: str) -> None:

@@ -70,7 +70,8 @@ class RunFolder:
                 if is_new:
                     self.path.rmdir()
                 raise RunFolderError(
-                    f"the run folder {self.path} needs about {needed_bytes >> 20} MiB and its disk has {free >> 20} MiB free"
+                    f"the run folder {self.path} needs about {needed_bytes >> 20} MiB "
+                    f"and its disk has {free >> 20} MiB free"
                 )
             for name in ("logs", "experiences", "trajectories", "eval", "checkpoints"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)

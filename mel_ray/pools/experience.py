@@ -5,6 +5,7 @@ the engine's continuous batch and for nothing else.
 """
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,35 +52,38 @@ class ExperienceActor:
     async def _draft(self, group: Group, pair: ContrastivePair, number: int, step: int, engine: Any) -> Draft:
         prompt = group.prompt
         correct, incorrect = group.trajectories[pair.correct].text, group.trajectories[pair.incorrect].text
-        common = dict(
-            question=prompt.question, answer=prompt.answer, question_id=prompt.question_id, pair=pair,
-            correct_text=correct, incorrect_text=incorrect,
-        )  # fmt: skip
+        draft = partial(
+            Draft,
+            question=prompt.question,
+            answer=prompt.answer,
+            question_id=prompt.question_id,
+            pair=pair,
+            correct_text=correct,
+            incorrect_text=incorrect,
+        )
         token_ids = self._tokenizer.prompt_ids(
             abstraction_prompt(self._mel.template, prompt.question, incorrect, correct)
         )
         if len(token_ids) + self._mel.max_tokens > self._max_context:
-            return Draft(**common, written=None, experience=None, state=DraftState.CONTEXT_TOO_LONG)
+            return draft(written=None, experience=None, state=DraftState.CONTEXT_TOO_LONG)
         seed = derive_seed(self._run_seed, step, prompt.question_id, "abstract", number)
         sampling = Sampling((seed,), self._mel.temperature, self._mel.max_tokens)
         retrospective = Prompt(prompt.question_id, prompt.question, prompt.answer, token_ids)
         written: Group = await engine.generate.remote(retrospective, sampling)[0]
         trajectory = written.trajectories[0]
         if trajectory.finish_reason == "length":
-            return Draft(**common, written=written, experience=None, state=DraftState.TRUNCATED)
+            return draft(written=written, experience=None, state=DraftState.TRUNCATED)
         try:
             experience = parse_experience(trajectory.text, self._mel.template)
         except ParseFailure as failure:
             state = DraftState.PARSE_FAILURE
-            return Draft(**common, written=written, experience=None, state=state, reason=str(failure))
+            return draft(written=written, experience=None, state=state, reason=str(failure))
         if leaks_answer(experience, prompt.answer):
-            return Draft(**common, written=written, experience=None, state=DraftState.LEAKED_ANSWER)
-        return Draft(**common, written=written, experience=experience, state=DraftState.PARSED)
+            return draft(written=written, experience=None, state=DraftState.LEAKED_ANSWER)
+        return draft(written=written, experience=experience, state=DraftState.PARSED)
 
     @ray.method(num_returns=2)
-    async def replay(
-        self, drafts: tuple[Draft, ...], index: int, step: int, engine: Any
-    ) -> tuple[Group, GroupFacts]:
+    async def replay(self, drafts: tuple[Draft, ...], index: int, step: int, engine: Any) -> tuple[Group, GroupFacts]:
         """y_val ~ pi(. | x, M): the question again, with M in the prompt (MEL Eq. 6)."""
         draft = drafts[index]
         if draft.written is None:
@@ -108,19 +112,18 @@ class ExperiencePool:
         actor = ray.remote(ExperienceActor).options(
             num_cpus=pool.cpus, max_concurrency=10_000, runtime_env=runtime_env()
         )
-        self._actors: list[Any] = [
-            actor.remote(config.mel, config.model, str(folder), config.run.seed, self._log)
-            for _ in range(pool.actors)
+        self.actors: list[Any] = [
+            actor.remote(config.mel, config.model, str(folder), config.run.seed, self._log) for _ in range(pool.actors)
         ]
         self._turn = 0
 
     async def ready(self) -> None:
-        refs = [actor.ready.remote() for actor in self._actors]
+        refs = [actor.ready.remote() for actor in self.actors]
         await settle(refs, "experience pool", self._start_seconds, self._log)
 
     def _next(self) -> Any:
         self._turn += 1
-        return self._actors[self._turn % len(self._actors)]
+        return self.actors[self._turn % len(self.actors)]
 
     async def abstract(self, group: GroupTicket, verdict: GroupVerdict, step: int) -> tuple[DraftTicket, ...]:
         async with self._engines.lease() as engine:

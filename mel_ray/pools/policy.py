@@ -44,9 +44,7 @@ class PolicyActor:
         self._rank = rendezvous.rank
         return self._policy.weight_metas()
 
-    def train(
-        self, minibatches: Sequence[tuple[tuple[SequenceSpec, ...], ...]], lr: float
-    ) -> list[dict[str, float]]:
+    def train(self, minibatches: Sequence[tuple[tuple[SequenceSpec, ...], ...]], lr: float) -> list[dict[str, float]]:
         """One optimizer step per mini-batch; with several, the ratio's denominator is recomputed first."""
         resolved = self._resolve(minibatches)
         old = [self._policy.logprobs(m) for m in resolved] if len(resolved) > 1 else [None] * len(resolved)
@@ -95,7 +93,9 @@ class PolicyActor:
 class PolicyPool:
     """All ranks behind one handle."""
 
-    def __init__(self, cluster: ClusterConfig, settings: PolicySettings, tensor_parallel: int, logs: Path | None) -> None:
+    def __init__(
+        self, cluster: ClusterConfig, settings: PolicySettings, tensor_parallel: int, logs: Path | None
+    ) -> None:
         pool, is_cpu = cluster.policy, cluster.device == "cpu"
         self.ranks = pool.ranks
         self._settings, self._cluster, self._tensor_parallel = settings, cluster, tensor_parallel
@@ -105,9 +105,10 @@ class PolicyPool:
             "num_gpus": 0 if is_cpu else 1,
             "runtime_env": runtime_env(CPU_POLICY_ENV if is_cpu else {}, threads=pool.threads),
         }
-        self._actors = [ray.remote(PolicyActor).options(**options).remote(settings, log) for log in self._logs]
+        self.actors = [ray.remote(PolicyActor).options(**options).remote(settings, log) for log in self._logs]
         self._metas: list[ParameterMeta] = []
         self._engines: AllEngines | None = None
+        self.checksum = ""  # of the weights published last
 
     async def ready(self) -> None:
         """Join the ranks and load the model on all of them."""
@@ -116,19 +117,19 @@ class PolicyPool:
         calls = [
             settle(actor.start.remote(Rendezvous(rank, 0, self.ranks, address, port)), f"policy rank {rank}", seconds,
                    self._logs[rank])
-            for rank, actor in enumerate(self._actors)
+            for rank, actor in enumerate(self.actors)
         ]  # fmt: skip
         self._metas = (await asyncio.gather(*calls))[0]
 
     async def _on_all(self, method: str, seconds: float, *arguments: Any) -> list[Any]:
         calls = [
             settle(getattr(actor, method).remote(*arguments), f"policy rank {rank}, {method}", seconds, log)
-            for rank, (actor, log) in enumerate(zip(self._actors, self._logs, strict=True))
+            for rank, (actor, log) in enumerate(zip(self.actors, self._logs, strict=True))
         ]
         return await asyncio.gather(*calls)
 
     async def _on_first(self, method: str, seconds: float, *arguments: Any) -> Any:
-        ref = getattr(self._actors[0], method).remote(*arguments)
+        ref = getattr(self.actors[0], method).remote(*arguments)
         return await settle(ref, f"policy rank 0, {method}", seconds, self._logs[0])
 
     async def train(self, minibatches: Sequence[Shards], lr: float) -> UpdateReport:
@@ -140,7 +141,7 @@ class PolicyPool:
                 actor.train.remote([shards[rank] for shards in minibatches], lr),
                 f"policy rank {rank}, train", self._cluster.deadlines.train, self._logs[rank],
             )
-            for rank, actor in enumerate(self._actors)
+            for rank, actor in enumerate(self.actors)
         ]  # fmt: skip
         per_rank = await asyncio.gather(*calls)
         merged = [merge_ranks([steps[k] for steps in per_rank]) for k in range(len(minibatches))]
@@ -200,6 +201,7 @@ class PolicyPool:
             sent = (await asyncio.gather(self._on_all("send", seconds), *receiving))[0][0]
         finishing = [self._on_engine(engine, "finish_update", seconds, version) for engine in engines]
         received = await asyncio.gather(*finishing)
+        self.checksum = sent[0]
         return [engine for engine, checksum in zip(engines, received, strict=True) if checksum != sent[0]]
 
     async def _on_engine(self, engine: Engine, method: str, seconds: float, *arguments: Any) -> Any:

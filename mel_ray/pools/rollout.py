@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 
 from mel_ray.config.schema import ClusterConfig, ModelConfig
@@ -40,8 +41,8 @@ class EngineActor:
         sampled = await self._engine.sample(prompt.token_ids, sampling, self._tokenizer.stop_ids)
         trajectories = tuple(
             Trajectory(
-                token_ids=one.token_ids,
-                logprobs=one.logprobs,
+                token_ids=np.asarray(one.token_ids, dtype=np.int32),
+                logprobs=np.asarray(one.logprobs, dtype=np.float32),
                 text=self._tokenizer.decode(one.token_ids),
                 finish_reason=one.finish_reason,
                 seed=seed,
@@ -81,8 +82,15 @@ class Engine:
 class EnginePool:
     """A set of engines; `lease` hands out the one with the fewest calls running."""
 
-    def __init__(self, name: str, settings: EngineSettings, model: ModelConfig, cluster: ClusterConfig,
-                 count: int, logs: Path | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: EngineSettings,
+        model: ModelConfig,
+        cluster: ClusterConfig,
+        count: int,
+        logs: Path | None,
+    ) -> None:
         self._name, self._settings, self._model, self._cluster, self._logs = name, settings, model, cluster, logs
         self._since = time.monotonic()
         self.engines = [self._start(index) for index in range(count)]

@@ -41,18 +41,18 @@ class VerifierPool:
         self._seconds, self._start_seconds = cluster.deadlines.judge, cluster.deadlines.start
         self._log = logs / "verifier.log" if logs else None
         actor = ray.remote(VerifierActor).options(num_cpus=settings.cpus, runtime_env=runtime_env())
-        self._actors: list[Any] = [actor.remote(settings.deadline, self._log) for _ in range(settings.actors)]
+        self.actors: list[Any] = [actor.remote(settings.deadline, self._log) for _ in range(settings.actors)]
         self._waiting = [0] * settings.actors
 
     async def ready(self) -> None:
-        refs = [actor.ready.remote() for actor in self._actors]
+        refs = [actor.ready.remote() for actor in self.actors]
         await settle(refs, "verifier pool", self._start_seconds, self._log)
 
     async def judge(self, group: GroupTicket) -> GroupVerdict:
-        index = min(range(len(self._actors)), key=self._waiting.__getitem__)
+        index = min(range(len(self.actors)), key=self._waiting.__getitem__)
         self._waiting[index] += 1
         try:
             label = f"verifier {index} on question {group.facts.question_id}"
-            return await settle(self._actors[index].judge.remote(group.ref), label, self._seconds, self._log)
+            return await settle(self.actors[index].judge.remote(group.ref), label, self._seconds, self._log)
         finally:
             self._waiting[index] -= 1

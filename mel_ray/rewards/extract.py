@@ -11,11 +11,7 @@ def last_boxed(response: str) -> str | None:
     Only the last 200,000 characters are searched, and an answer has at most 2,000.
     """
     text = response[-MAX_RESPONSE:]
-    starts = sorted(
-        (start + len(opener), start)
-        for opener in _OPENERS
-        for start in _occurrences(text, opener)
-    )
+    starts = sorted((start + len(opener), start) for opener in _OPENERS for start in _occurrences(text, opener))
     for content, _ in reversed(starts[-200:]):
         depth = 1
         for position in range(content, min(len(text), content + MAX_ANSWER + 1)):

@@ -25,11 +25,15 @@ from tests.unit.builders import prompt
 
 def make(world: World, *overrides: str, state: DraftState = DraftState.PARSED, position: int = 0):
     questions = [prompt(question_id=name) for name in sorted(world.outcomes)]
-    sizes = [f"rollout.prompts_per_step={len(questions)}", f"rollout.group_size={len(next(iter(world.outcomes.values())))}"]
+    sizes = [
+        f"rollout.prompts_per_step={len(questions)}",
+        f"rollout.group_size={len(next(iter(world.outcomes.values())))}",
+    ]
     cfg = compose_config([*sizes, *overrides])
     policy, rollout = FakePolicy(world), FakeRollout(world)
-    stepper = Stepper(cfg, PromptStream(questions, 0, position), rollout, FakeVerifier(world), FakeExperience(world, state),
-                      policy, FakeEngines(), FakeArchive(world))  # fmt: skip
+    data, experience = PromptStream(questions, 0, position), FakeExperience(world, state)
+    stepper = Stepper(cfg, data, rollout, FakeVerifier(world), experience, policy,
+                      FakeEngines(), FakeArchive(world))  # fmt: skip
     return stepper, policy, rollout
 
 
@@ -145,9 +149,9 @@ async def test_the_loop_evaluates_steps_and_checkpoints(tmp_path):
 
 
 async def test_a_resumed_loop_continues_and_repeats_nothing(tmp_path):
-    outcomes = {name: "cw" for name in "abcdef"}
+    outcomes = dict.fromkeys("abcdef", "cw")
     whole, resumed = World(outcomes), World(outcomes)
-    loop, sink, _, _ = make_loop(tmp_path / "whole", whole, "run.steps=4", "rollout.prompts_per_step=2")
+    loop, _, _, _ = make_loop(tmp_path / "whole", whole, "run.steps=4", "rollout.prompts_per_step=2")
     await loop.run()
     first, _, progress, _ = make_loop(tmp_path / "cut", resumed, "run.steps=2", "rollout.prompts_per_step=2")
     await first.run()

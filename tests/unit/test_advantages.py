@@ -12,7 +12,9 @@ from mel_ray.rl.pass_at_k import pass_at_k
 
 def test_golden_numbers_of_grpo():
     # mean 1/2; Bessel std = sqrt(4 * (1/4) / 3) = 0.5773503; 0.5 / (0.5773503 + 1e-6) = 0.8660239
-    assert group_standardised([1, 0, 0, 1], 1e-6) == pytest.approx([0.8660239, -0.8660239, -0.8660239, 0.8660239], abs=1e-7)
+    assert group_standardised([1, 0, 0, 1], 1e-6) == pytest.approx(
+        [0.8660239, -0.8660239, -0.8660239, 0.8660239], abs=1e-7
+    )
 
 
 @pytest.mark.parametrize("rewards", [[1.0], [0.0, 0.0, 0.0], [1.0, 1.0], [], [None, 1.0], [None, None]])

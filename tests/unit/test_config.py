@@ -28,8 +28,8 @@ def options(group: str) -> list[str]:
 
 
 LOCAL = ["model.path=/m", "data.train.path=/d"]
-EVERY = [[f"{group}={option}"] for group in ("model", "data", "cluster", "algorithm", "mel", "mel/template", "experiment")
-         for option in options(group)]  # fmt: skip
+GROUPS = ("model", "data", "cluster", "algorithm", "mel", "mel/template", "experiment")
+EVERY = [[f"{group}={option}"] for group in GROUPS for option in options(group)]  # fmt: skip
 
 
 @pytest.mark.parametrize("overrides", EVERY, ids=lambda o: o[0])

@@ -38,7 +38,8 @@ def test_the_last_complete_box_is_the_answer(response, answer):
 @pytest.mark.parametrize(
     ("answer", "truth", "same"),
     [
-        ("12", "12", True), ("12", "13", False), ("1,200", "1200", True), ("-3", "- 3", True), ("0.5", "\\frac{1}{2}", True),
+        ("12", "12", True), ("12", "13", False), ("1,200", "1200", True), ("-3", "- 3", True),
+        ("0.5", "\\frac{1}{2}", True),
         ("\\frac{2}{4}", "\\frac12", True), ("x=3", "3", True), ("(1, 2)", "(1,2)", True),
         ("(1, 2)", "(2, 1)", False), ("\\{1,2\\}", "\\{2,1\\}", True), ("\\sqrt{8}", "2\\sqrt{2}", True),
         ("x^2+2x+1", "(x+1)^2", True), ("[0, 1)", "[0,1)", True), ("[0, 1)", "[0,1]", False),
@@ -93,7 +94,9 @@ def test_a_killed_child_is_replaced():
 
 
 def score(*arguments):
-    return subprocess.run([sys.executable, "-m", "mel_ray.rewards.score", *map(str, arguments)], capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-m", "mel_ray.rewards.score", *map(str, arguments)], capture_output=True, text=True
+    )
 
 
 def test_the_score_command(tmp_path):

@@ -47,7 +47,9 @@ def test_held_out_questions_are_neither_trained_on_nor_in_the_corpus():
     assert len(held) == 192
     assert not train & held
     texts = [prompt for batch in islice(corpus.batches(0), 400) for kind in batch for prompt, _ in kind]
-    seen = {line.removeprefix("Problem: ") for text in texts for line in text.split("\n") if line.startswith("Problem: ")}
+    seen = {
+        line.removeprefix("Problem: ") for text in texts for line in text.split("\n") if line.startswith("Problem: ")
+    }
     assert len(seen) > 5000
     assert not seen & held
 

@@ -2,18 +2,16 @@
 
 from random import Random
 
-from mel_ray.data.world.family import NAMES, Draw, Family, route
+from mel_ray.data.world.family import NAMES, Draw, Family, Route, route
 
 
-def _expression(key: tuple[int, ...], text: str, right, wrong) -> Draw:
+def _expression(key: tuple[int, ...], text: str, right: Route, wrong: Route) -> Draw:
     return Draw(key, (f"Compute {text}.", f"What is {text}?", f"Give the value of {text}."), right, wrong)
 
 
 def _product_in_sum(rng: Random) -> Draw:
     a, b, c = rng.randint(2, 20), rng.randint(2, 9), rng.randint(2, 9)
-    return _expression(
-        (a, b, c), f"{a} + {b} * {c}", route(f"{b} * {c}", f"{a} + _"), route(f"{a} + {b}", f"_ * {c}")
-    )
+    return _expression((a, b, c), f"{a} + {b} * {c}", route(f"{b} * {c}", f"{a} + _"), route(f"{a} + {b}", f"_ * {c}"))
 
 
 def _minus_negative(rng: Random) -> Draw:
@@ -35,17 +33,13 @@ def _minus_bracket(rng: Random) -> Draw:
 def _minus_then_plus(rng: Random) -> Draw:
     b, c = rng.randint(2, 15), rng.randint(2, 15)
     a = rng.randint(b + c, 60)
-    return _expression(
-        (a, b, c), f"{a} - {b} + {c}", route(f"{a} - {b}", f"_ + {c}"), route(f"{b} + {c}", f"{a} - _")
-    )
+    return _expression((a, b, c), f"{a} - {b} + {c}", route(f"{a} - {b}", f"_ + {c}"), route(f"{b} + {c}", f"{a} - _"))
 
 
 def _divide_then_times(rng: Random) -> Draw:
     b, c, k = rng.randint(2, 6), rng.randint(2, 5), rng.randint(1, 5)
     a = b * c * k
-    return _expression(
-        (a, b, c), f"{a} / {b} * {c}", route(f"{a} / {b}", f"_ * {c}"), route(f"{b} * {c}", f"{a} / _")
-    )
+    return _expression((a, b, c), f"{a} / {b} * {c}", route(f"{a} / {b}", f"_ * {c}"), route(f"{b} * {c}", f"{a} / _"))
 
 
 def _factor_and_square(rng: Random) -> Draw:
@@ -84,18 +78,42 @@ def _weeks(rng: Random) -> Draw:
 
 
 FAMILIES = (
-    Family("product_in_sum", "a sum holds a product", "multiply first", "go from left to right", 0.60,
-           _product_in_sum),
-    Family("minus_negative", "a negative number is taken away", "add its size", "subtract its size", 0.55,
-           _minus_negative),
-    Family("minus_bracket", "a minus stands before a bracket", "turn the signs inside",
-           "keep the signs inside", 0.30, _minus_bracket),
-    Family("minus_then_plus", "a plus follows a minus", "go from left to right", "do the plus first", 0.65,
-           _minus_then_plus),
-    Family("divide_then_times", "a product follows a division", "go from left to right", "multiply first", 0.20,
-           _divide_then_times),
-    Family("factor_and_square", "a square follows a factor", "square only the base", "square the product", 0.35,
-           _factor_and_square),
+    Family("product_in_sum", "a sum holds a product", "multiply first", "go from left to right", 0.60, _product_in_sum),
+    Family(
+        "minus_negative", "a negative number is taken away", "add its size", "subtract its size", 0.55, _minus_negative
+    ),
+    Family(
+        "minus_bracket",
+        "a minus stands before a bracket",
+        "turn the signs inside",
+        "keep the signs inside",
+        0.30,
+        _minus_bracket,
+    ),
+    Family(
+        "minus_then_plus",
+        "a plus follows a minus",
+        "go from left to right",
+        "do the plus first",
+        0.65,
+        _minus_then_plus,
+    ),
+    Family(
+        "divide_then_times",
+        "a product follows a division",
+        "go from left to right",
+        "multiply first",
+        0.20,
+        _divide_then_times,
+    ),
+    Family(
+        "factor_and_square",
+        "a square follows a factor",
+        "square only the base",
+        "square the product",
+        0.35,
+        _factor_and_square,
+    ),
     Family("hours", "hours turn into minutes", "take 60 per hour", "take 100 per hour", 0.60, _hours),
     Family("weeks", "weeks turn into days", "take 7 per week", "take 5 per week", 0.65, _weeks),
 )

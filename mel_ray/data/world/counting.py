@@ -132,14 +132,19 @@ def _union(rng: Random) -> Draw:
 FAMILIES = (
     Family("both_ends", "both ends are counted", "subtract and add one", "only subtract", 0.40, _both_ends),
     Family("fence_posts", "poles stand at both ends", "divide and add one", "only divide", 0.20, _fence_posts),
-    Family("cuts", "a thing is sawn into pieces", "take one cut less than pieces", "take one cut per piece", 0.15,
-           _cuts),
-    Family("floors", "stairs join the floors", "count the gaps of the floors", "count all the floors", 0.10,
-           _floors),
-    Family("vans", "all must fit and some are over", "round the quotient up", "round the quotient down", 0.45,
-           _vans),
-    Family("meet_again", "two cycles must meet again", "take the least common multiple", "multiply the cycles",
-           0.10, _meet_again),
+    Family(
+        "cuts", "a thing is sawn into pieces", "take one cut less than pieces", "take one cut per piece", 0.15, _cuts
+    ),
+    Family("floors", "stairs join the floors", "count the gaps of the floors", "count all the floors", 0.10, _floors),
+    Family("vans", "all must fit and some are over", "round the quotient up", "round the quotient down", 0.45, _vans),
+    Family(
+        "meet_again",
+        "two cycles must meet again",
+        "take the least common multiple",
+        "multiply the cycles",
+        0.10,
+        _meet_again,
+    ),
     Family("handshakes", "each pair meets once", "halve the product", "keep the whole product", 0.15, _handshakes),
     Family("union", "some are in both groups", "subtract the overlap once", "just add both groups", 0.30, _union),
 )

@@ -47,9 +47,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, hidden: int = 128, layers: i
 def collate(tokenizer: PreTrainedTokenizerFast, documents: list[corpus.Document]) -> tuple[torch.Tensor, torch.Tensor]:
     """Right-padded token ids and labels, both [documents, tokens]; prompts and padding are labelled -100."""
     prompts = [
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
-        )
+        tokenizer.apply_chat_template([{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False)
         for prompt, _ in documents
     ]
     prompt_ids = tokenizer(prompts).input_ids
@@ -71,7 +69,8 @@ def loss_sum(model: Qwen3ForCausalLM, ids: torch.Tensor, labels: torch.Tensor) -
 
 
 def optimizers_for(model: Qwen3ForCausalLM) -> list[torch.optim.Optimizer]:
-    matrices, rest = [], []
+    matrices: list[torch.nn.Parameter] = []
+    rest: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
         (matrices if parameter.dim() == 2 and "embed" not in name else rest).append(parameter)
     return [
@@ -108,8 +107,11 @@ def train(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: in
             optimizer.zero_grad()
         if (step + 1) % 50 == 0:
             names = [f"{write.__name__} {loss:.3f}" for (write, _), loss in zip(corpus.MIXTURE, losses, strict=True)]
-            print(f"step {step + 1}/{steps}  {time.monotonic() - started:.0f} s  {seen / 1e6:.1f}M tokens  "
-                  + "  ".join(names), flush=True)
+            print(
+                f"step {step + 1}/{steps}  {time.monotonic() - started:.0f} s  {seen / 1e6:.1f}M tokens  "
+                + "  ".join(names),
+                flush=True,
+            )
 
 
 def main() -> None:

@@ -138,19 +138,42 @@ def _there_and_back(rng: Random) -> Draw:
 
 
 FAMILIES = (
-    Family("part_of_rest", "a part of the rest is taken", "take it of what is left", "take it of the start", 0.25,
-           _part_of_rest),
-    Family("group_mean", "group sizes differ in a mean", "divide the total by the count", "average the two values",
-           0.15, _group_mean),
-    Family("more_than", "the known amount is the larger one", "subtract to go back", "add to go on", 0.55,
-           _more_than),
-    Family("times_as_many", "the known amount is a multiple", "divide to go back", "multiply to go on", 0.40,
-           _times_as_many),
-    Family("edge", "the way around a field is asked", "double the sum of the sides", "multiply the sides", 0.40,
-           _edge),
-    Family("single_extra", "only one price repeats", "multiply just that price", "multiply all the prices", 0.60,
-           _single_extra),
+    Family(
+        "part_of_rest",
+        "a part of the rest is taken",
+        "take it of what is left",
+        "take it of the start",
+        0.25,
+        _part_of_rest,
+    ),
+    Family(
+        "group_mean",
+        "group sizes differ in a mean",
+        "divide the total by the count",
+        "average the two values",
+        0.15,
+        _group_mean,
+    ),
+    Family("more_than", "the known amount is the larger one", "subtract to go back", "add to go on", 0.55, _more_than),
+    Family(
+        "times_as_many",
+        "the known amount is a multiple",
+        "divide to go back",
+        "multiply to go on",
+        0.40,
+        _times_as_many,
+    ),
+    Family("edge", "the way around a field is asked", "double the sum of the sides", "multiply the sides", 0.40, _edge),
+    Family(
+        "single_extra",
+        "only one price repeats",
+        "multiply just that price",
+        "multiply all the prices",
+        0.60,
+        _single_extra,
+    ),
     Family("age_gap", "both grow older together", "keep the age gap", "add the years to it", 0.10, _age_gap),
-    Family("there_and_back", "one goes there and back", "count the way twice", "count the way once", 0.30,
-           _there_and_back),
+    Family(
+        "there_and_back", "one goes there and back", "count the way twice", "count the way once", 0.30, _there_and_back
+    ),
 )

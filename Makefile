@@ -1,0 +1,58 @@
+# mel_ray: `make help` lists what there is.
+VENV ?= .venv
+PYTHON ?= python3
+RUN = $(VENV)/bin/python
+STAMP = $(VENV)/.ready
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint types format unit cluster bench-setup bench-overlap bench-trl bench-sync bench-verifier clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
+
+setup: $(STAMP) ## install everything into .venv, CPU or GPU by what the machine has
+
+$(STAMP): pyproject.toml launch/setup.sh
+	@PYTHON=$(PYTHON) bash launch/setup.sh $(VENV)
+	@touch $(STAMP)
+
+demo: setup ## train the embedded default with meta-experience and print where the report is
+	@$(RUN) -m mel_ray.main $(ARGS)
+
+test: setup ## all tests that need no GPU (under 20 minutes on two cores)
+	@$(RUN) -m pytest $(ARGS)
+
+unit: setup ## unit, driver and architecture tests
+	@$(RUN) -m pytest tests/unit tests/driver tests/arch $(ARGS)
+
+lint: setup ## formatting and lint
+	@$(RUN) -m ruff format --check mel_ray tests benchmarks
+	@$(RUN) -m ruff check mel_ray tests benchmarks
+
+types: setup ## static types
+	@$(RUN) -m mypy
+
+check: lint types unit ## format, lint, types, unit tests in under a minute
+
+format: setup ## format and fix
+	@$(RUN) -m ruff format mel_ray tests benchmarks
+	@$(RUN) -m ruff check --fix mel_ray tests benchmarks
+
+cluster: setup ## a local Ray head with dashboard, for `ray job submit`
+	@bash launch/cluster.sh $(VENV)
+
+bench-setup: ## an environment of its own with TRL, for bench-trl
+	@PYTHON=$(PYTHON) bash launch/bench_setup.sh .venv-trl
+
+bench-overlap: setup ## what streaming saves, and what MEL costs
+	@$(RUN) -m benchmarks.step_overlap $(ARGS)
+
+bench-trl: setup bench-setup ## our GRPO step against TRL's
+	@$(RUN) -m benchmarks.vs_trl --trl-python .venv-trl/bin/python $(ARGS)
+
+bench-sync: setup ## weight sync against a memory copy
+	@$(RUN) -m benchmarks.weight_sync $(ARGS)
+
+clean: ## remove environments and caches; runs stay
+	rm -rf .venv .venv-trl .pytest_cache .ruff_cache .mypy_cache
