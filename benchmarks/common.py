@@ -1,0 +1,52 @@
+"""What the benchmarks share: local Ray with the pools of a configuration, medians, and the closing JSON line."""
+
+import json
+import platform
+import statistics
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from mel_ray.config.load import compose_config
+from mel_ray.config.schema import Config
+from mel_ray.data.prompts import PromptStream
+from mel_ray.driver.step import Stepper
+from mel_ray.prepare import Prepared, prepare
+from mel_ray.records.exploration import Exploration
+from mel_ray.wiring import Pools, connected_to_ray
+
+
+class NoArchive:
+    """Nothing is written while we measure."""
+
+    async def record(self, step: int, explored: Sequence[Exploration]) -> None:
+        return None
+
+
+@asynccontextmanager
+async def running_pools(overrides: Sequence[str]) -> AsyncIterator[tuple[Config, Prepared, Pools]]:
+    """Pools for the overrides, ready and with their first weights published."""
+    config = compose_config(overrides)
+    prepared = prepare(config)
+    with connected_to_ray(config):
+        pools = Pools(config, prepared.model_folder, Path("/tmp/mel_ray_benchmark_logs"))
+        await pools.ready()
+        await pools.policy.publish(0)
+        yield config, prepared, pools
+
+
+def stepper_for(kind: type[Stepper], config: Config, prepared: Prepared, pools: Pools) -> Stepper:
+    data = PromptStream(prepared.prompts.prompts, config.run.seed)
+    return kind(config, data, pools.rollout, pools.verifier, pools.experience, pools.policy, pools.engines, NoArchive())
+
+
+def median(values: Sequence[float]) -> float:
+    return statistics.median(values)
+
+
+def finish(figures: dict[str, Any]) -> None:
+    """The last line: one JSON object."""
+    machine = {"cpus": len(__import__("os").sched_getaffinity(0)), "python": platform.python_version()}
+    rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in figures.items()}
+    print(json.dumps(rounded | {"machine": machine}))

@@ -1,0 +1,126 @@
+"""python -m benchmarks.vs_trl --trl-python .venv-trl/bin/python: our GRPO step against TRL's GRPOTrainer.
+
+Same model, questions, group size and lengths, MEL off, steps alternating in one run on one machine: (a) the
+embedded workload with a cap of 64 tokens; (b) long-tailed completions with a cap of 512, which a higher
+temperature makes. Prints trajectories per second of both, and where our time goes.
+"""
+
+import argparse
+import asyncio
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.common import finish, median, running_pools, stepper_for
+from mel_ray.data.datasets import load_questions
+from mel_ray.data.model_folder import EMBEDDED
+from mel_ray.driver.step import Stepper
+
+WORKLOADS = {"embedded": (64, 1.0, 12), "long_tail": (512, 1.6, 3)}  # cap in tokens, temperature, rounds
+PROMPTS, GROUP = 16, 8
+
+
+def long_context_model(folder: Path) -> Path:
+    """The embedded model, told that it may go on for 1024 tokens."""
+    shutil.copytree(EMBEDDED, folder)
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"max_position_embeddings": 1024}))
+    return folder
+
+
+class Trl:
+    """TRL in a process of its own, stepping on demand."""
+
+    def __init__(self, python: str, job: dict[str, object]) -> None:
+        script = Path(__file__).with_name("trl_worker.py")
+        self._process = subprocess.Popen(
+            [python, str(script), json.dumps(job)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        self._line("READY")
+
+    def _line(self, start: str) -> str:
+        assert self._process.stdout
+        for line in self._process.stdout:
+            if line.startswith(start):
+                return line.removeprefix(start)
+        raise SystemExit("TRL's process ended; run benchmarks/trl_worker.py by hand to see why")
+
+    def step(self) -> dict[str, float]:
+        assert self._process.stdin
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        return json.loads(self._line("STEP "))
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+async def compare(python: str, model: Path, cap: int, temperature: float, rounds: int) -> dict[str, float]:
+    overrides = [
+        f"model.path={model}", "model.max_context=640", f"rollout.max_tokens={cap}", f"rollout.temperature={temperature}",
+        f"rollout.prompts_per_step={PROMPTS}", f"rollout.group_size={GROUP}", "mel.enabled=false", "algorithm.lr=1e-6",
+        "eval.benchmarks=[]", "eval.max_tokens=64",
+    ]  # fmt: skip
+    async with running_pools(overrides) as (config, prepared, pools):
+        questions = [(f"Problem: {q.question}", q.answer) for q in load_questions(config.data.train)]
+        with tempfile.TemporaryDirectory() as scratch:
+            trl = Trl(python, {"model": str(model), "questions": questions, "prompts": PROMPTS, "group": GROUP, "threads": 2,
+                               "max_tokens": cap, "temperature": temperature, "scratch": scratch})  # fmt: skip
+            try:
+                ours, theirs = await _alternate(stepper_for(Stepper, config, prepared, pools), trl, rounds)
+            finally:
+                trl.close()
+    our_seconds, their_seconds = median([r["time/step"] for r in ours]), median([r["seconds"] for r in theirs])
+    batch = PROMPTS * GROUP
+    return {
+        "mel_ray_step_s": our_seconds,
+        "mel_ray_explore_s": median([r["time/explore"] for r in ours]),
+        "mel_ray_train_s": median([r["time/train"] for r in ours]),
+        "mel_ray_publish_s": median([r["time/publish"] for r in ours]),
+        "mel_ray_mean_tokens": median([r["rollout/length_mean"] for r in ours]),
+        "mel_ray_trained_sequences": median([r["batch/trained_sequences"] for r in ours]),
+        "mel_ray_trajectories_per_s": batch / our_seconds,
+        "trl_step_s": their_seconds,
+        "trl_mean_tokens": median([r["mean_tokens"] for r in theirs]),
+        "trl_trajectories_per_s": batch / their_seconds,
+        "speedup": their_seconds / our_seconds,
+    }
+
+
+async def _alternate(stepper: Stepper, trl: Trl, rounds: int) -> tuple[Sequence[dict], Sequence[dict]]:
+    ours, theirs = [], []
+    for step in range(1, rounds + 2):
+        report = await stepper.step(step)
+        measured = await asyncio.to_thread(trl.step)
+        if step > 1:  # the first round warms up
+            ours.append(dict(report.metrics))
+            theirs.append(measured)
+            print(
+                f"  round {step - 1}: mel_ray {report.metrics['time/step']:.2f} s, TRL {measured['seconds']:.2f} s",
+                flush=True,
+            )
+    return ours, theirs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trl-python", required=True, help="python of the environment that `make bench-setup` makes")
+    parser.add_argument("--rounds", type=int, help="rounds of each workload")
+    arguments = parser.parse_args()
+    figures: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        model = long_context_model(Path(scratch) / "model")
+        for name, (cap, temperature, rounds) in WORKLOADS.items():
+            print(f"{name}: {PROMPTS} prompts x {GROUP}, cap {cap}, temperature {temperature}", flush=True)
+            measured = asyncio.run(compare(arguments.trl_python, model, cap, temperature, arguments.rounds or rounds))
+            figures |= {f"{name}_{key}": value for key, value in measured.items()}
+    finish(figures)
+
+
+if __name__ == "__main__":
+    main()
