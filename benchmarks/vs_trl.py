@@ -62,15 +62,16 @@ class Trl:
 
 async def compare(python: str, model: Path, cap: int, temperature: float, rounds: int) -> dict[str, float]:
     overrides = [
-        f"model.path={model}", "model.max_context=640", f"rollout.max_tokens={cap}", f"rollout.temperature={temperature}",
+        f"model.path={model}", "model.max_context=640",
+        f"rollout.max_tokens={cap}", f"rollout.temperature={temperature}",
         f"rollout.prompts_per_step={PROMPTS}", f"rollout.group_size={GROUP}", "mel.enabled=false", "algorithm.lr=1e-6",
         "eval.benchmarks=[]", "eval.max_tokens=64",
     ]  # fmt: skip
     async with running_pools(overrides) as (config, prepared, pools):
         questions = [(f"Problem: {q.question}", q.answer) for q in load_questions(config.data.train)]
         with tempfile.TemporaryDirectory() as scratch:
-            trl = Trl(python, {"model": str(model), "questions": questions, "prompts": PROMPTS, "group": GROUP, "threads": 2,
-                               "max_tokens": cap, "temperature": temperature, "scratch": scratch})  # fmt: skip
+            trl = Trl(python, {"model": str(model), "questions": questions, "prompts": PROMPTS, "group": GROUP,
+                               "threads": 2, "max_tokens": cap, "temperature": temperature, "scratch": scratch})  # fmt: skip
             try:
                 ours, theirs = await _alternate(stepper_for(Stepper, config, prepared, pools), trl, rounds)
             finally:
