@@ -13,6 +13,7 @@ from mel_ray.data.datasets import load_questions
 from mel_ray.data.model_folder import locate_model
 from mel_ray.data.prompts import Rendered, render_prompts
 from mel_ray.driver.evaluation import Benchmark
+from mel_ray.rewards.functions import load_function
 
 T = TypeVar("T")
 
@@ -71,6 +72,11 @@ def prepare(config: Config) -> Prepared:
         rendered = _attempt(partial(_prompts, config, benchmark.source, path, tokenizer), problems)
         if rendered:
             benchmarks.append(Benchmark(benchmark.name, rendered.prompts))
+    if config.reward.function:
+        try:
+            load_function(config.reward.function)
+        except ValueError as error:
+            problems.append(Problem("reward.function", config.reward.function, str(error), "see docs/rewards.md"))
     if train and len(train.prompts) < config.rollout.prompts_per_step:
         why = f"the dataset has only {len(train.prompts)} usable questions"
         problems.append(Problem("rollout.prompts_per_step", config.rollout.prompts_per_step, why, "lower it"))

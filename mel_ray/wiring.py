@@ -104,7 +104,7 @@ class Pools:
         self._engine_pools = pools
         self.engines = AllEngines(pools)
         self.policy = PolicyPool(cluster, policy_settings(config, model_folder), cluster.rollout.tensor_parallel, logs)
-        self.verifier = VerifierPool(cluster, logs)
+        self.verifier = VerifierPool(cluster, config.reward, logs)
         self.experience = ExperiencePool(config, model_folder, lent, logs)
         self.rollout = RolloutPool(rollout_engines, cluster.deadlines.generate)
 

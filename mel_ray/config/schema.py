@@ -36,6 +36,10 @@ class SourceConfig(Section):
     hub_files: str = "*.parquet"  # table by hub id: which files of the dataset repository
     question: str = "question"  # column; dots and numbers descend into structures: prompt.0.content
     answer: str = "answer"
+    answer_pattern: str | None = None  # regular expression whose first group is the answer within the answer column
+    answer_in_box: bool = False  # the answer is the last \\boxed{} of the answer column (MATH's solutions)
+    tolerance: str | None = None  # column of a numeric tolerance (OlympiadBench's `error`)
+    where: dict[str, str | int | bool] = {}  # keep only rows whose columns have these values
     strip_prefix: str = ""  # cut from the question where present
     strip_suffix: str = ""
     deduplicate: bool = True  # by question text
@@ -50,6 +54,16 @@ class DataConfig(Section):
     train: SourceConfig
     prompt: str = "{{ question }}"  # Jinja: the user message made of a question
     max_prompt_tokens: int | None = Field(None, ge=1)  # longer questions are dropped and counted; null: what fits
+
+
+class RewardConfig(Section):
+    extract: tuple[Literal["boxed", "final_answer_is", "hashes", "choice_letter"], ...] = (
+        "boxed",
+    )  # first that finds one
+    function: str | None = (
+        None  # package.module:function, a custom reward (docs/rewards.md); null: the built-in verifier
+    )
+    max_failure_rate: float = Field(0.2, gt=0.0, le=1.0)  # of timeout and error, above which the run stops
 
 
 class RolloutConfig(Section):
@@ -176,6 +190,7 @@ class Config(Section):
     run: RunConfig
     model: ModelConfig
     data: DataConfig
+    reward: RewardConfig = RewardConfig()
     rollout: RolloutConfig
     algorithm: AlgorithmConfig
     mel: MelConfig

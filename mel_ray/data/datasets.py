@@ -2,8 +2,10 @@
 
 import csv
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +50,11 @@ def _table_questions(source: SourceConfig, path: str) -> Iterator[Question]:
     for file in _files(source, path):
         try:
             for number, row in enumerate(_rows(file), 1):
-                question, answer = (_descend(row, key, file, number, path) for key in (source.question, source.answer))
-                yield Question(_stripped(question, source), answer.strip())
+                where = _Where(row, file, number, path)
+                if all(where.text(column) == str(wanted) for column, wanted in source.where.items()):
+                    question = _stripped(where.text(source.question), source)
+                    answer = _answer(where.text(source.answer), source)
+                    yield Question(question, answer, _tolerance(where, source))
         except (OSError, ValueError, csv.Error) as error:
             why = f"cannot read {file}: {str(error).splitlines()[0]}"
             raise ConfigError([Problem(f"{path}.path", source.path, why)]) from error
@@ -104,18 +109,69 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
                     yield json.loads(line)
 
 
-def _descend(row: Any, key: str, file: Path, number: int, path: str) -> str:
-    """The value under a dotted key: `prompt.0.content` takes item 0 of the list `prompt`, then `content`."""
-    value = row
-    for part in key.split("."):
-        if isinstance(value, dict) and part in value:
-            value = value[part]
-        elif isinstance(value, list) and part.isdigit() and int(part) < len(value):
-            value = value[int(part)]
-        else:
-            found = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
-            why = f"row {number} of {file.name} has no column '{key}'; it has: {found}"
-            raise ConfigError([Problem(path, None, why, f"set {path}.question and {path}.answer to your columns")])
-    if value is None or isinstance(value, dict | list):
-        raise ConfigError([Problem(path, None, f"'{key}' in row {number} of {file.name} is not a text or number")])
-    return str(value)
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """A row, and where it stands, for errors."""
+
+    row: Any
+    file: Path
+    number: int
+    path: str
+
+    def text(self, key: str) -> str:
+        """The value under a dotted key: `prompt.0.content` takes item 0 of the list `prompt`, then `content`.
+
+        A list of texts (OlympiadBench's `final_answer`) is joined by commas.
+        """
+        value = self.row
+        for part in key.split("."):
+            if isinstance(value, dict) and part in value:
+                value = value[part]
+            elif isinstance(value, list) and part.isdigit() and int(part) < len(value):
+                value = value[int(part)]
+            else:
+                found = ", ".join(map(str, self.row)) if isinstance(self.row, dict) else type(self.row).__name__
+                why = f"row {self.number} of {self.file.name} has no column '{key}'; it has: {found}"
+                remedy = f"set {self.path}.question and {self.path}.answer to your columns"
+                raise ConfigError([Problem(self.path, None, why, remedy)])
+        if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+            return ", ".join(value)
+        if value is None or isinstance(value, dict | list):
+            why = f"'{key}' in row {self.number} of {self.file.name} is not a text or number"
+            raise ConfigError([Problem(self.path, None, why)])
+        return str(value)
+
+
+def _answer(text: str, source: SourceConfig) -> str:
+    """The ground truth within the answer column.
+
+    Raises:
+        ValueError: the column does not hold what `answer_pattern` or `answer_in_box` promise.
+    """
+    if source.answer_pattern:
+        match = re.search(source.answer_pattern, text)
+        if not match:
+            raise ValueError(f"answer_pattern does not match {text[-60:]!r}")
+        text = match[1]
+    if source.answer_in_box:
+        start = text.rfind("\\boxed{")
+        if start < 0:
+            raise ValueError(f"no \\boxed{{}} in {text[-60:]!r}")
+        text = _braced(text[start + len("\\boxed") :])
+    return text.strip().strip("$").strip()
+
+
+def _braced(text: str) -> str:
+    """What the braces that `text` begins with enclose."""
+    depth = 0
+    for position, character in enumerate(text):
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        if depth == 0:
+            return text[1:position]
+    raise ValueError(f"unclosed \\boxed{{}} in {text[:60]!r}")
+
+
+def _tolerance(where: _Where, source: SourceConfig) -> float:
+    if source.tolerance is None or not isinstance(where.row, dict) or where.row.get(source.tolerance) in (None, ""):
+        return 0.0
+    return float(str(where.row[source.tolerance]).split(",")[0])

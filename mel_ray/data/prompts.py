@@ -22,7 +22,9 @@ def render_prompts(questions: Sequence[Question], tokenizer: ChatTokenizer, temp
     for question in questions:
         token_ids = tokenizer.prompt_ids(render(template, question=question.question))
         if len(token_ids) <= max_tokens:
-            prompts.append(Prompt(question.question_id, question.question, question.answer, token_ids))
+            prompts.append(
+                Prompt(question.question_id, question.question, question.answer, token_ids, question.tolerance)
+            )
     return Rendered(tuple(prompts), len(questions) - len(prompts))
 
 

@@ -8,6 +8,7 @@ from hashlib import blake2b
 class Question:
     question: str
     answer: str
+    tolerance: float = 0.0
 
     @property
     def question_id(self) -> str:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 
 from mel_ray.config.schema import Config
+from mel_ray.driver.guard import FailureGuard
 from mel_ray.driver.metrics import step_metrics
 from mel_ray.driver.ports import Archive, Data, Engines, Experience, Policy, Rollout, Verifier
 from mel_ray.mel.replay import proven
@@ -37,6 +38,7 @@ class Stepper:
         self.cfg, self.data = cfg, data
         self.rollout, self.verifier, self.experience, self.policy = rollout, verifier, experience, policy
         self.engines, self.archive = engines, archive
+        self.guard = FailureGuard(cfg.reward.max_failure_rate)
         self.version = 0
 
     async def explore(self, prompt: Prompt, step: int) -> Exploration:
@@ -55,6 +57,7 @@ class Stepper:
         started = time.monotonic()
         prompts = self.data.take(self.cfg.rollout.prompts_per_step)
         explored = await self._explore_all(prompts, step)
+        self.guard.watch(explored)
         explored_at = time.monotonic()
         busy_share = await self.engines.busy_share()
         batch = assemble(explored, self._assembly)  # advantages and weights of Eq. 10

@@ -60,6 +60,7 @@ class ExperienceActor:
             pair=pair,
             correct_text=correct,
             incorrect_text=incorrect,
+            tolerance=prompt.tolerance,
         )
         token_ids = self._tokenizer.prompt_ids(
             abstraction_prompt(self._mel.template, prompt.question, incorrect, correct)
@@ -96,7 +97,7 @@ class ExperienceActor:
         )
         room = self._max_context - len(token_ids)
         sampling = Sampling(tuple(seeds), self._mel.temperature, min(self._mel.replay_max_tokens, max(1, room)))
-        prompt = Prompt(draft.question_id, draft.question, draft.answer, token_ids)
+        prompt = Prompt(draft.question_id, draft.question, draft.answer, token_ids, draft.tolerance)
         group_ref, facts_ref = engine.generate.remote(prompt, sampling)
         return await group_ref, await facts_ref
 

@@ -8,40 +8,42 @@ from typing import Any
 
 import ray
 
-from mel_ray.config.schema import ClusterConfig
+from mel_ray.config.schema import ClusterConfig, RewardConfig
 from mel_ray.pools.process import redirect_output, runtime_env
 from mel_ray.pools.waiting import settle
 from mel_ray.records.exploration import GroupTicket
 from mel_ray.records.trajectory import Group
 from mel_ray.records.verdict import GroupVerdict
-from mel_ray.rewards.verifier import Verifier
+from mel_ray.rewards.verifier import Verifier, VerifierSettings
 
 
 class VerifierActor:
     """One killable judging process and the actor that guards it."""
 
-    def __init__(self, deadline: float, log: Path | None) -> None:
+    def __init__(self, settings: VerifierSettings, log: Path | None) -> None:
         redirect_output(log)
-        self._verifier = Verifier(deadline)
+        self._verifier = Verifier(settings)
 
     def judge(self, group: Group) -> GroupVerdict:
         """V(y_i, y*) for every trajectory (MEL Eq. 1)."""
-        texts = [trajectory.text for trajectory in group.trajectories]
-        return GroupVerdict(self._verifier.judge_all(texts, group.prompt.answer))
+        prompt, texts = group.prompt, [trajectory.text for trajectory in group.trajectories]
+        return GroupVerdict(self._verifier.judge_all(texts, prompt.answer, prompt.question, prompt.tolerance))
 
     def ready(self) -> int:
+        self._verifier.self_test()
         return self._verifier.replaced
 
 
 class VerifierPool:
     """Hands each group to the verifier with the fewest groups waiting."""
 
-    def __init__(self, cluster: ClusterConfig, logs: Path | None) -> None:
+    def __init__(self, cluster: ClusterConfig, reward: RewardConfig, logs: Path | None) -> None:
         settings = cluster.verifier
+        judging = VerifierSettings(settings.deadline, reward.extract, reward.function)
         self._seconds, self._start_seconds = cluster.deadlines.judge, cluster.deadlines.start
         self._log = logs / "verifier.log" if logs else None
         actor = ray.remote(VerifierActor).options(num_cpus=settings.cpus, runtime_env=runtime_env())
-        self.actors: list[Any] = [actor.remote(settings.deadline, self._log) for _ in range(settings.actors)]
+        self.actors: list[Any] = [actor.remote(judging, self._log) for _ in range(settings.actors)]
         self._waiting = [0] * settings.actors
 
     async def ready(self) -> None:

@@ -51,6 +51,7 @@ class Draft:
     experience: Experience | None
     state: DraftState
     reason: str = ""
+    tolerance: float = 0.0
 
     def __post_init__(self) -> None:
         if (self.state is DraftState.PARSED) != (self.experience is not None):

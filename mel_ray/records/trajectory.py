@@ -12,12 +12,16 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A question `x` rendered for the policy. `token_ids`: [prompt tokens]; `answer` is the ground truth y*."""
+    """A question `x` rendered for the policy. `token_ids`: [prompt tokens]; `answer` is the ground truth y*.
+
+    Numbers within `tolerance` of the ground truth are correct too.
+    """
 
     question_id: str
     question: str
     answer: str
     token_ids: TokenIds
+    tolerance: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "token_ids", frozen(self.token_ids, np.int32))

@@ -17,16 +17,27 @@ _REWARDS = {Outcome.CORRECT: 1.0, Outcome.WRONG: 0.0, Outcome.NO_ANSWER: 0.0}
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One judgement. `extracted` is the answer found in the response, `reason` says why in a few words."""
+    """One judgement. `extracted` is the answer found in the response, `reason` says why in a few words.
+
+    `score` is a custom reward function's reward, where it is not simply 1 or 0.
+    """
 
     outcome: Outcome
     extracted: str | None = None
     reason: str = ""
+    score: float | None = None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the verifier itself failed, so that there is no reward."""
+        return self.outcome not in _REWARDS
 
     @property
     def reward(self) -> float | None:
-        """1 for correct, 0 for wrong and for no answer; None where the verifier itself failed."""
-        return _REWARDS.get(self.outcome)
+        """`score`, else 1 for correct, 0 for wrong and for no answer; None where the verifier itself failed."""
+        if self.has_failed:
+            return None
+        return _REWARDS[self.outcome] if self.score is None else self.score
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +53,12 @@ class GroupVerdict:
     @property
     def correct(self) -> tuple[int, ...]:
         """Indices of Y+."""
-        return tuple(i for i, v in enumerate(self.verdicts) if v.reward == 1.0)
+        return tuple(i for i, v in enumerate(self.verdicts) if v.outcome is Outcome.CORRECT)
 
     @property
     def incorrect(self) -> tuple[int, ...]:
         """Indices of Y-: judged and not correct."""
-        return tuple(i for i, v in enumerate(self.verdicts) if v.reward == 0.0)
+        return tuple(i for i, v in enumerate(self.verdicts) if v.outcome in (Outcome.WRONG, Outcome.NO_ANSWER))
 
     @property
     def is_mixed(self) -> bool:

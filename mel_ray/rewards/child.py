@@ -1,7 +1,8 @@
-"""The verifier's child process: one JSON request a line on stdin, one JSON verdict a line on stdout.
+"""The verifier's child process: a JSON request a line on stdin, a JSON list of verdicts a line on stdout.
 
-It judges hostile text, so it limits its own memory, CPU time, file sizes and processes, and its parent kills
-it at a deadline. Nothing of the text is ever evaluated as code.
+It judges hostile text, so it limits its own memory, CPU time and files, refuses to start programs, connect anywhere
+or write outside its temporary folder (for the built-in rules), and its parent kills it at a deadline. Nothing of the
+text is ever evaluated as code.
 """
 
 import ctypes
@@ -10,16 +11,19 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Sequence
+from typing import Any
 
-MEMORY_BYTES = 2 << 30
-CPU_SECONDS = 3600
+from mel_ray.rewards.extract import extract_answer
+from mel_ray.rewards.functions import Response, RewardFunction, call_function, load_function
+from mel_ray.rewards.math_answer import equivalent
 
-
-def limit_resources() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+MEMORY_BYTES = 4 << 30
+CPU_SECONDS = 24 * 3600
+FILE_BYTES = 64 << 20
+_FORBIDDEN = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "socket.connect",
+              "socket.bind", "socket.getaddrinfo", "os.remove", "os.rename", "os.rmdir", "os.chmod", "os.link",
+              "os.symlink", "shutil.")  # fmt: skip
 
 
 def die_with_parent() -> None:
@@ -32,37 +36,85 @@ def die_with_parent() -> None:
         sys.exit(1)
 
 
-def judge(response: str, answer: str) -> dict[str, str | None]:
-    """Outcome, extracted answer and reason for one response."""
-    from mel_ray.rewards.extract import last_boxed
-    from mel_ray.rewards.math_answer import equivalent
+def limit_resources() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
-    extracted = last_boxed(response)
-    if extracted is None or not extracted:
-        return {"outcome": "no_answer", "extracted": None, "reason": "no complete \\boxed{} with content"}
+
+def forbid_side_effects(folder: str) -> None:
+    """Refuse, for good, to start programs, use the network, or change files outside `folder`."""
+
+    def guard(event: str, arguments: tuple[Any, ...]) -> None:
+        if event.startswith(_FORBIDDEN):
+            raise PermissionError(f"the verifier does not allow {event}")
+        if event == "open":
+            path, mode, flags = (*arguments, None, None, None)[:3]
+            writes = any(c in str(mode or "") for c in "wax+") or bool(
+                isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            )
+            if writes and not os.path.abspath(os.fsdecode(path) if path else "").startswith(folder + os.sep):
+                raise PermissionError("the verifier does not allow writing there")
+
+    sys.addaudithook(guard)
+
+
+def judge_answer(response: str, answer: str, tolerance: float, rules: Sequence[Any]) -> dict[str, Any]:
+    """Outcome, extracted answer and reason for one response by the built-in rules."""
+    extracted = extract_answer(response, rules)
+    if not extracted:
+        return {"outcome": "no_answer", "extracted": None, "reason": "no complete answer found"}
     try:
-        is_correct = equivalent(extracted, answer)
+        is_correct = equivalent(extracted, answer, tolerance)
     except RecursionError:
         return {"outcome": "error", "extracted": extracted[:200], "reason": "nested too deeply"}
     except MemoryError:
         return {"outcome": "error", "extracted": extracted[:200], "reason": "memory limit"}
     except Exception as error:  # anything sympy raises on hostile input is a verdict, not a crash
         return {"outcome": "error", "extracted": extracted[:200], "reason": f"{type(error).__name__}: {error}"[:200]}
-    return {
-        "outcome": "correct" if is_correct else "wrong",
-        "extracted": extracted[:200],
-        "reason": "equal to the ground truth" if is_correct else "differs from the ground truth",
-    }
+    outcome, relation = ("correct", "equals") if is_correct else ("wrong", "differs from")
+    return {"outcome": outcome, "extracted": extracted[:200], "reason": f"{relation} the ground truth"}
+
+
+def judge_custom(function: RewardFunction, request: dict[str, Any]) -> list[dict[str, Any]]:
+    """Verdicts of a custom reward function for the responses to one question."""
+    question, answer = request["question"], request["answer"]
+    responses = [Response(question, text, answer) for text in request["responses"]]
+    try:
+        judgements = call_function(function, responses)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"[:200]
+        return [{"outcome": "error", "extracted": None, "reason": reason} for _ in responses]
+    return [
+        {
+            "outcome": "correct" if one.is_correct else "wrong",
+            "extracted": one.extracted[:200] if one.extracted else None,
+            "reason": one.reason[:200],
+            "score": one.score,
+        }
+        for one in judgements
+    ]
 
 
 def main() -> None:
     die_with_parent()
-    judge("\\boxed{\\frac{1}{2}}", "0.5")  # import and warm up what a later deadline must not pay for
+    settings = json.loads(sys.argv[1])
+    function = load_function(settings["function"]) if settings["function"] else None
+    if function is None:
+        equivalent("\\frac{1}{2}", "x", fast=False)  # import and warm up what a later deadline must not pay for
     limit_resources()
+    if function is None:
+        forbid_side_effects(os.getcwd())
     print("ready", flush=True)
     for line in sys.stdin:
         request = json.loads(line)
-        print(json.dumps(judge(request["response"], request["answer"])), flush=True)
+        if function is not None:
+            verdicts = judge_custom(function, request)
+        else:
+            tolerance = request["tolerance"]
+            verdicts = [judge_answer(r, request["answer"], tolerance, settings["rules"]) for r in request["responses"]]
+        print(json.dumps(verdicts), flush=True)
 
 
 if __name__ == "__main__":

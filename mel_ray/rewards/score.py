@@ -1,6 +1,7 @@
 """python -m mel_ray.rewards.score --input in.jsonl --output out.jsonl: judge responses outside any run.
 
-In: one JSON object a line with `response` and `answer`. Out: the same line plus `verdict` and `reason`.
+In: one JSON object a line with `response` and `answer`. Out: the same line plus `verdict` and `reason`, and `reward`
+where a custom reward function gives one.
 """
 
 import argparse
@@ -9,7 +10,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from mel_ray.rewards.verifier import Verifier
+from mel_ray.rewards.extract import RULES
+from mel_ray.rewards.functions import load_function
+from mel_ray.rewards.verifier import Verifier, VerifierSettings
 
 
 def _problem(number: int, line: str) -> str | None:
@@ -30,7 +33,20 @@ def main() -> int:
     parser.add_argument("--input", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--deadline", type=float, default=5.0, help="seconds per response")
+    parser.add_argument("--extract", default="boxed", help=f"comma-separated rules, tried in order: {', '.join(RULES)}")
+    parser.add_argument("--function", help="a custom reward, package.module:function (docs/rewards.md)")
     arguments = parser.parse_args()
+    rules = tuple(arguments.extract.split(","))
+    if unknown := [rule for rule in rules if rule not in RULES]:
+        print(f"--extract: there is no rule '{unknown[0]}'; there are: {', '.join(RULES)}", file=sys.stderr)
+        return 2
+    if arguments.function:
+        try:
+            load_function(arguments.function)
+        except ValueError as error:
+            print(f"--function: {error}", file=sys.stderr)
+            return 2
+    settings = VerifierSettings(arguments.deadline, rules, arguments.function)
     try:
         lines = [line for line in arguments.input.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
@@ -42,12 +58,16 @@ def main() -> int:
             return 2
     counts: Counter[str] = Counter()
     try:
-        with Verifier(arguments.deadline) as verifier, arguments.output.open("w", encoding="utf-8") as output:
+        with Verifier(settings) as verifier, arguments.output.open("w", encoding="utf-8") as output:
             for line in lines:
                 row = json.loads(line)
-                verdict = verifier.judge(str(row["response"]), str(row["answer"]))
+                question = str(row.get("question", ""))
+                (verdict,) = verifier.judge_all([str(row["response"])], str(row["answer"]), question)
                 counts[verdict.outcome] += 1
-                output.write(json.dumps({**row, "verdict": verdict.outcome, "reason": verdict.reason}) + "\n")
+                judged = {**row, "verdict": verdict.outcome, "reason": verdict.reason}
+                if verdict.score is not None:
+                    judged["reward"] = verdict.score
+                output.write(json.dumps(judged) + "\n")
     except OSError as error:
         print(f"cannot write {arguments.output}: {error}", file=sys.stderr)
         return 2

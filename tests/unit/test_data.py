@@ -137,3 +137,45 @@ def test_a_prompt_stream_counts_what_it_gave():
     stream = PromptStream([prompt(question_id=str(n)) for n in range(3)], seed=1)
     assert len({one.question_id for one in stream.take(3)}) == 3
     assert stream.position == 3
+
+
+ROWS = {
+    "aime24": {"id": 60, "problem": "Q?", "solution": "...", "answer": "204", "url": "u", "year": "2024"},
+    "aime25": {"problem": "Q?", "answer": "70", "id": "0"},
+    "amc23": {"id": 0, "answer": 27.0, "url": "u", "question": "Q?"},
+    "math500": {"problem": "Q?", "solution": "s", "answer": "\\left( 3, \\frac{\\pi}{2} \\right)", "subject": "P",
+                "level": 2, "unique_id": "test/x.json"},
+    "gsm8k": {"question": "Q?", "answer": "48/2 = <<48/2=24>>24\n#### 1,072"},
+    "olympiadbench": {"id": 1606, "question": "Q?", "solution": ["s"], "final_answer": ["2", "3"], "context": None,
+                      "modality": "Text-only", "difficulty": "Competition", "is_multiple_answer": True, "unit": None,
+                      "answer_type": "Numerical", "error": "1e-1", "subject": "Math", "language": "English"},
+}  # fmt: skip
+ANSWERS = {"aime24": "204", "aime25": "70", "amc23": "27.0", "math500": "\\left( 3, \\frac{\\pi}{2} \\right)",
+           "gsm8k": "1,072", "olympiadbench": "2, 3"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_published_schemas_of_the_benchmarks(name, tmp_path):
+    source = compose_config([f"eval.benchmarks=[{name}]"]).eval.benchmarks[0].source
+    if source.hub_files.endswith(".parquet"):
+        pq.write_table(pa.Table.from_pylist([ROWS[name]]), tmp_path / "test.parquet")
+    else:
+        (tmp_path / "test.jsonl").write_text(json.dumps(ROWS[name]))
+    (found,) = load_questions(source.model_copy(update={"path": str(tmp_path)}))
+    assert found == Question("Q?", ANSWERS[name], 0.1 if name == "olympiadbench" else 0.0)
+
+
+def test_math_answers_come_from_the_last_box(tmp_path):
+    source = compose_config(["model=local", "model.path=/m", "data=math"]).data.train
+    solution = "First \\boxed{1}, then $\\boxed{\\frac{2}{3}}$."
+    pq.write_table(pa.Table.from_pylist([{"problem": "Q?", "solution": solution}]), tmp_path / "train.parquet")
+    assert load_questions(source.model_copy(update={"path": str(tmp_path)})) == [Question("Q?", "\\frac{2}{3}")]
+    pq.write_table(pa.Table.from_pylist([{"problem": "Q?", "solution": "none"}]), tmp_path / "train.parquet")
+    assert "no \\boxed{}" in sentence(source.model_copy(update={"path": str(tmp_path)}))
+
+
+def test_rows_can_be_chosen_by_their_columns(tmp_path):
+    rows = [{"question": f"Q{n}", "answer": "1", "lang": "en" if n else "zh"} for n in range(3)]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = load_questions(table(tmp_path / "t.jsonl", where={"lang": "en"}))
+    assert [question.question for question in found] == ["Q1", "Q2"]

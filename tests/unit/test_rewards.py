@@ -4,13 +4,16 @@ import json
 import subprocess
 import sys
 import time
+from fractions import Fraction
+from random import Random
 
 import pytest
 
 from mel_ray.records import Outcome
-from mel_ray.rewards.extract import last_boxed
-from mel_ray.rewards.math_answer import equivalent, plain_integer
-from mel_ray.rewards.verifier import Verifier
+from mel_ray.rewards.extract import extract_answer, last_boxed
+from mel_ray.rewards.functions import Judgement, load_function
+from mel_ray.rewards.math_answer import decided_exactly, equivalent, exact_number
+from mel_ray.rewards.verifier import Verifier, VerifierSettings
 
 DEADLINE = 2.0
 
@@ -49,10 +52,157 @@ def test_equivalence(answer, truth, same):
     assert equivalent(answer, truth) is same
 
 
-def test_the_fast_path_takes_plain_integers_only():
-    assert plain_integer(" $1{,}234$ ") == 1234
-    for text in ("1.0", "1e3", "12,34", "x", "1/2", "", "9" * 40):
-        assert plain_integer(text) is None
+def test_what_the_fast_path_reads():
+    half = Fraction(1, 2)
+    for text, value in [(" $1{,}234$ ", 1234), ("1,234,567.5", Fraction(12345675, 10)), ("1/2", half),
+                        ("-\\frac{1}{2}", -half),
+                        (".5", half), ("30^\\circ", 30), ("5 \\text{ cm}", 5), ("\\dfrac{-3}{6}", -half)]:  # fmt: skip
+        assert exact_number(text) == (value, False), text
+    assert exact_number("50\\%") == (50, True)
+    for text in ("5.", "1e3", "12,34", "x", "", "9" * 40, "1/0", "\\frac{1}{0}", "1 1/2", "\\sqrt{2}", "1\\,000"):
+        assert exact_number(text) is None, text
+
+
+def test_what_the_fast_path_leaves_to_math_verify():
+    assert decided_exactly("0.333333", "1/3") is None  # Math-Verify rounds to six decimals
+    assert decided_exactly("50\\%", "0.5") is None
+    assert decided_exactly("0.3", "1/3") is False
+    assert decided_exactly("0.50", "\\frac{2}{4}") is True
+
+
+def number_texts(rng):
+    """One rational in the many ways answers write it."""
+    a, b = rng.randint(-60, 60), rng.choice([1, 1, 2, 3, 4, 5, 8, 10])
+    value = Fraction(a, b)
+    sign = "-" if value < 0 else ""
+    yield f"{sign}\\frac{{{abs(a)}}}{{{b}}}"
+    yield f"\\dfrac{{{a}}}{{{b}}}"
+    yield f"{a}/{b}"
+    if value.denominator == 1:
+        yield str(value)
+        yield f"{value}.0"
+        yield f"{value}^\\circ"
+        yield f"{value}\\%"
+        yield f"{value} \\text{{ cm}}"
+        yield f"{int(value) * 1000:,}"
+    elif value.denominator in (2, 4, 5, 8, 10):
+        yield f"{float(value)}"
+        yield f"{float(value):.4f}"
+
+
+OTHER_KINDS = ["(1, 2)", "(2, 1)", "[0, 1)", "[0,1]", "\\{1, 2\\}", "\\{2, 1\\}", "\\sqrt{8}", "2\\sqrt{2}", "x^2+2x+1",
+               "(x+1)^2", "\\pi", "3.14159", "x=3", "3", "\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "\\text{yes}",
+               "1, 2", "2, 1", "\\infty"]  # fmt: skip
+
+
+def test_the_fast_path_agrees_with_math_verify_on_thousands_of_pairs():
+    rng = Random(7)
+    pairs = set()
+    while len(pairs) < 2200:
+        left, right = list(number_texts(rng)), list(number_texts(rng))
+        pairs.add((rng.choice(left), rng.choice(left)))
+        pairs.add((rng.choice(left), rng.choice(right)))
+    pairs |= {(a, b) for a in OTHER_KINDS for b in OTHER_KINDS}
+    decided = 0
+    for answer, truth in sorted(pairs):
+        verdict = decided_exactly(answer, truth)
+        decided += verdict is not None
+        assert verdict is None or verdict is equivalent(answer, truth, fast=False), (answer, truth)
+    assert decided > 1500
+
+
+@pytest.mark.parametrize(
+    ("rules", "response", "answer"),
+    [
+        (("boxed",), "The answer is 5", None),
+        (("boxed", "final_answer_is"), "The final answer is $5$.", "5"),
+        (("boxed", "final_answer_is"), "answer: 4 \\boxed{5}", "5"),
+        (("hashes",), "2 + 3 = 5\n#### 5", "5"),
+        (("choice_letter",), "So it is (C).", "C"),
+        (("choice_letter",), "A dog barks", "A"),
+        (("hashes", "choice_letter"), "none here", None),
+    ],
+)
+def test_fall_backs(rules, response, answer):
+    assert extract_answer(response, rules) == answer
+
+
+def test_a_tolerance_widens_equality():
+    assert equivalent("3.14", "3.1", tolerance=0.05)
+    assert not equivalent("3.2", "3.1", tolerance=0.05)
+
+
+def spells_yes(responses):
+    """A custom reward for the tests: async, and rewarding half a point for politeness."""
+
+    async def judge():
+        return [
+            Judgement(
+                is_correct=r.answer in r.response, reward=float(r.answer in r.response) + 0.5 * ("please" in r.response)
+            )
+            for r in responses
+        ]
+
+    return judge()
+
+
+def never_ends(responses):
+    while True:
+        pass
+
+
+def returns_too_little(responses):
+    return []
+
+
+def test_a_custom_reward_function_judges_in_the_child():
+    with Verifier(VerifierSettings(20.0, function="tests.unit.test_rewards:spells_yes")) as verifier:
+        one, two = verifier.judge_all(["yes please", "no"], "yes", "Is it?")
+    assert (one.outcome, one.reward) == (Outcome.CORRECT, 1.5)
+    assert (two.outcome, two.reward) == (Outcome.WRONG, 0.0)
+
+
+@pytest.mark.parametrize(("name", "outcome"), [("never_ends", Outcome.TIMEOUT), ("returns_too_little", Outcome.ERROR)])
+def test_a_custom_reward_function_that_misbehaves_is_a_verdict(name, outcome):
+    with Verifier(VerifierSettings(1.0, function=f"tests.unit.test_rewards:{name}")) as verifier:
+        assert [v.outcome for v in verifier.judge_all(["a", "b"], "c")] == [outcome, outcome]
+
+
+@pytest.mark.parametrize("path", ["nonsense", "no.such.module:f", "mel_ray.rewards.score:nothing", "mel_ray:__doc__"])
+def test_a_reward_function_that_cannot_be_loaded_is_a_sentence(path):
+    with pytest.raises(ValueError, match=r"reward function|module|not a function"):
+        load_function(path)
+
+
+def test_the_child_refuses_programs_network_and_writing():
+    code = """
+import os, socket, subprocess, sys, tempfile
+from mel_ray.rewards.child import forbid_side_effects
+folder = tempfile.mkdtemp()
+forbid_side_effects(folder)
+open(os.path.join(folder, "ok"), "w").write("x")
+for act in (lambda: open("/tmp/mel_ray_no", "w"), lambda: os.system("true"), lambda: subprocess.run(["true"]),
+            lambda: socket.create_connection(("127.0.0.1", 9)), lambda: os.remove(os.path.join(folder, "ok")),
+            lambda: os.open("/tmp/mel_ray_no", os.O_WRONLY | os.O_CREAT)):
+    try:
+        act()
+    except PermissionError:
+        continue
+    sys.exit(1)
+print("all refused")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "all refused\n", done.stderr
+
+
+def test_the_self_test_passes_and_notices_a_broken_verifier(monkeypatch):
+    from mel_ray.rewards import verifier as module
+
+    with Verifier() as verifier:
+        verifier.self_test()
+        monkeypatch.setattr(module, "SELF_TEST", (("\\boxed{1}", "2", "correct"),))
+        with pytest.raises(RuntimeError, match="self-test"):
+            verifier.self_test()
 
 
 HOSTILE = {
@@ -72,7 +222,7 @@ HOSTILE = {
 def test_hostile_answers_end_within_their_deadline_and_the_judge_survives(tmp_path):
     import pathlib
 
-    with Verifier(DEADLINE) as verifier:
+    with Verifier(VerifierSettings(DEADLINE)) as verifier:
         assert verifier.judge("\\boxed{1}", "1").outcome is Outcome.CORRECT
         for name, response in HOSTILE.items():
             started = time.monotonic()
@@ -85,7 +235,7 @@ def test_hostile_answers_end_within_their_deadline_and_the_judge_survives(tmp_pa
 
 
 def test_a_killed_child_is_replaced():
-    with Verifier(DEADLINE) as verifier:
+    with Verifier(VerifierSettings(DEADLINE)) as verifier:
         assert verifier.judge("\\boxed{1}", "1").outcome is Outcome.CORRECT
         verifier._process._child.kill()
         verifier._process._child.wait()
