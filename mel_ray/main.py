@@ -111,6 +111,7 @@ async def train(
 ) -> None:
     """Run until the steps are done; `progress` tells at any time what has been done."""
     from mel_ray.pools.archive import RunArchive
+    from mel_ray.pools.journal import RunJournals
     from mel_ray.wiring import Pools, connected_to_ray
 
     task = asyncio.current_task()
@@ -129,7 +130,8 @@ async def train(
                               pools.engines, archive)  # fmt: skip
             evaluator = Evaluator(config, pools.rollout, pools.verifier)
             checkpoints = Checkpoints(folder.checkpoints, config.checkpoint.keep, pools.policy)
-            loop = Loop(config, stepper, pools.policy, evaluator, prepared.benchmarks, checkpoints, sinks, progress)
+            loop = Loop(config, stepper, pools.policy, evaluator, prepared.benchmarks,
+                        RunJournals(folder), checkpoints, sinks, progress)  # fmt: skip
             await loop.run()
             await pools.policy.export(folder.export)
             status = "done"

@@ -54,8 +54,9 @@ def _prompts(config: Config, source: SourceConfig, path: str, tokenizer: ChatTok
     return rendered
 
 
-def prepare(config: Config) -> Prepared:
-    """
+def prepare(config: Config, with_training_data: bool = True) -> Prepared:
+    """Make everything ready; without training data for an evaluation.
+
     Raises:
         ConfigError: with every problem of model, data and benchmarks at once.
     """
@@ -63,9 +64,12 @@ def prepare(config: Config) -> Prepared:
     folder = _attempt(lambda: locate_model(config.model.path), problems)
     tokenizer = _attempt(lambda: ChatTokenizer(folder, config.model), problems) if folder else None
     if tokenizer is None or folder is None:
-        _attempt(lambda: load_questions(config.data.train), problems)  # report its problems too
+        if with_training_data:
+            _attempt(lambda: load_questions(config.data.train), problems)  # report its problems too
         raise ConfigError(problems)
-    train = _attempt(lambda: _prompts(config, config.data.train, "data.train", tokenizer), problems)
+    train: Rendered | None = Rendered((), 0)
+    if with_training_data:
+        train = _attempt(lambda: _prompts(config, config.data.train, "data.train", tokenizer), problems)
     benchmarks = []
     for benchmark in config.eval.benchmarks:
         path = f"eval.benchmarks[{benchmark.name}].source"
@@ -77,7 +81,7 @@ def prepare(config: Config) -> Prepared:
             load_function(config.reward.function)
         except ValueError as error:
             problems.append(Problem("reward.function", config.reward.function, str(error), "see docs/rewards.md"))
-    if train and len(train.prompts) < config.rollout.prompts_per_step:
+    if with_training_data and train and len(train.prompts) < config.rollout.prompts_per_step:
         why = f"the dataset has only {len(train.prompts)} usable questions"
         problems.append(Problem("rollout.prompts_per_step", config.rollout.prompts_per_step, why, "lower it"))
     if problems or train is None:

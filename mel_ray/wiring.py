@@ -90,6 +90,24 @@ def policy_settings(config: Config, model_folder: Path) -> PolicySettings:
     )
 
 
+class SamplingPools:
+    """Rollout and verifier pools alone, for an evaluation."""
+
+    def __init__(self, config: Config, model_folder: Path, logs: Path | None) -> None:
+        cluster, settings = config.cluster, engine_settings(config, model_folder)
+        self._engines = EnginePool("rollout", settings, config.model, cluster, cluster.rollout.engines, logs)
+        self.verifier = VerifierPool(cluster, config.reward, logs)
+        self.rollout = RolloutPool(self._engines, cluster.deadlines.generate)
+
+    async def ready(self) -> None:
+        await asyncio.gather(self._engines.ready(), self.verifier.ready())
+
+    def kill(self) -> None:
+        """End every actor at once."""
+        for actor in (*(engine.actor for engine in self._engines.engines), *self.verifier.actors):
+            ray.kill(actor)
+
+
 class Pools:
     """The four pools, started together; `ready` waits for all of them."""
 

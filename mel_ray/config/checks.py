@@ -94,6 +94,10 @@ def _mel(config: Config) -> Iterator[Problem]:
 def _prompts(config: Config) -> Iterator[Problem]:
     if why := template_problem(config.data.prompt, "question"):
         yield Problem("data.prompt", config.data.prompt, why, "use only {{ question }}")
+    for k in config.eval.pass_k:
+        if not 2 <= k <= config.eval.samples:
+            why = f"k must be between 2 and eval.samples={config.eval.samples}"
+            yield Problem("eval.pass_k", list(config.eval.pass_k), why, "Pass@1 is greedy and always there")
     names = [benchmark.name for benchmark in config.eval.benchmarks]
     if len(set(names)) != len(names):
         yield Problem("eval.benchmarks", names, "a benchmark is named twice", "name each once")

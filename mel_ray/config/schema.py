@@ -169,9 +169,15 @@ class EvalConfig(Section):
     before: bool = True
     after: bool = True
     benchmarks: tuple[BenchmarkConfig, ...] = ()
-    samples: int = Field(8, ge=0)  # for Avg@k and Pass@k; 0 leaves them out
+    samples: int = Field(8, ge=0)  # n of Avg@n and Pass@k; 0 leaves them out
+    pass_k: tuple[int, ...] = ()  # the k of Pass@k, each at most `samples`; empty is k = samples
     temperature: float = Field(0.6, gt=0.0)
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
     max_tokens: int = Field(ge=1)
+
+    @property
+    def ks(self) -> tuple[int, ...]:
+        return self.pass_k or ((self.samples,) if self.samples else ())
 
 
 class CheckpointConfig(Section):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from mel_ray.config.schema import Config
 from mel_ray.driver.checkpoints import Checkpoints
 from mel_ray.driver.evaluation import Benchmark, Evaluator
-from mel_ray.driver.ports import Policy, Sink
+from mel_ray.driver.ports import Journals, Policy, Sink
 from mel_ray.driver.state import DriverState
 from mel_ray.driver.step import Stepper
 from mel_ray.records.ledger import Ledger
@@ -39,12 +39,14 @@ class Loop:
         policy: Policy,
         evaluator: Evaluator,
         benchmarks: Sequence[Benchmark],
+        journals: Journals,
         checkpoints: Checkpoints,
         sinks: Sequence[Sink],
         progress: Progress,
     ) -> None:
         self.cfg, self.stepper, self.policy = cfg, stepper, policy
         self.evaluator, self.benchmarks, self.checkpoints = evaluator, benchmarks, checkpoints
+        self.journals = journals
         self.sinks, self.progress = sinks, progress
 
     async def run(self) -> None:
@@ -68,7 +70,9 @@ class Loop:
 
     async def evaluate(self, step: int) -> None:
         for benchmark in self.benchmarks:
-            report = await self.evaluator.evaluate(benchmark, step)
+            journal = self.journals.open(benchmark.name, step)
+            report = await self.evaluator.evaluate(benchmark, step, journal)
+            await journal.close()
             self.progress.evaluations.append(report)
             for sink in self.sinks:
                 sink.evaluation(report)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from mel_ray.records.evaluation import Answered
 from mel_ray.records.exploration import DraftTicket, Exploration, GroupTicket, ReplayTicket
 from mel_ray.records.report import EvalReport, StepReport, UpdateReport
 from mel_ray.records.trajectory import Prompt, Sampling
@@ -66,6 +67,26 @@ class Archive(Protocol):
     """Whoever writes trajectories and experiences to the run folder; only it follows the refs."""
 
     async def record(self, step: int, explored: Sequence[Exploration]) -> None: ...
+
+
+class Journal(Protocol):
+    """Remembers an evaluation's answers, texts included; only it follows the refs."""
+
+    def find(self, question_id: str, temperature: float, count: int) -> Answered | None:
+        """What is already known, so that it need not be asked again."""
+        ...
+
+    async def add(self, group: GroupTicket, verdict: GroupVerdict, temperature: float) -> None: ...
+
+    async def close(self) -> None:
+        """The evaluation is complete."""
+        ...
+
+
+class Journals(Protocol):
+    """Opens the journal of an evaluation during training."""
+
+    def open(self, benchmark: str, step: int) -> Journal: ...
 
 
 class Sink(Protocol):

@@ -44,7 +44,8 @@ class FakeVerifier:
         is_replay = str(group.ref).startswith("replay")
         letters = self.world.replay_outcome if is_replay else self.world.outcomes[group.facts.question_id]
         self.world.note("judged", str(group.ref))
-        return GroupVerdict(tuple(Verdict(NAMES[letter]) for letter in letters[: len(group.facts.lengths)]))
+        count = len(group.facts.lengths)
+        return GroupVerdict(tuple(Verdict(NAMES[letter]) for letter in (letters * count)[:count]))
 
 
 class FakeExperience:
@@ -107,3 +108,22 @@ class FakeSink:
 
     def close(self, status: str) -> None:
         return None
+
+
+class FakeJournal:
+    def __init__(self, known: dict | None = None) -> None:
+        self.known, self.added = known or {}, []
+
+    def find(self, question_id: str, temperature: float, count: int):
+        return self.known.get((question_id, temperature))
+
+    async def add(self, group, verdict, temperature: float) -> None:
+        self.added.append((group.facts.question_id, temperature))
+
+    async def close(self) -> None:
+        return None
+
+
+class FakeJournals:
+    def open(self, benchmark: str, step: int) -> FakeJournal:
+        return FakeJournal()

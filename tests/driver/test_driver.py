@@ -9,11 +9,13 @@ from mel_ray.driver.evaluation import Benchmark, Evaluator
 from mel_ray.driver.loop import Loop, Progress
 from mel_ray.driver.state import DriverState
 from mel_ray.driver.step import Stepper
-from mel_ray.records import DraftState
+from mel_ray.records import DraftState, Outcome
 from tests.driver.fakes import (
     FakeArchive,
     FakeEngines,
     FakeExperience,
+    FakeJournal,
+    FakeJournals,
     FakePolicy,
     FakeRollout,
     FakeSink,
@@ -128,7 +130,7 @@ def make_loop(tmp_path, world: World, *overrides: str, state: DriverState | None
     cfg, sink, progress = stepper.cfg, FakeSink(), Progress(state)
     benchmark = Benchmark("held", (prompt(question_id=sorted(world.outcomes)[0]),))
     loop = Loop(cfg, stepper, policy, Evaluator(cfg, rollout, FakeVerifier(world)), [benchmark],
-                Checkpoints(tmp_path, cfg.checkpoint.keep, policy), [sink], progress)  # fmt: skip
+                FakeJournals(), Checkpoints(tmp_path, cfg.checkpoint.keep, policy), [sink], progress)  # fmt: skip
     return loop, sink, progress, policy
 
 
@@ -139,7 +141,8 @@ async def test_the_loop_evaluates_steps_and_checkpoints(tmp_path):
     await loop.run()
     assert [report.step for report in sink.steps] == [1, 2, 3, 4]
     assert [report.step for report in sink.evaluations] == [0, 2, 4]
-    assert sink.evaluations[0].scores == {"pass@1": 1.0, "avg@2": 0.5, "pass@2": 1.0, "truncated": 0.0}
+    scores = sink.evaluations[0].scores
+    assert (scores["pass@1"], scores["avg@2"], scores["pass@2"], scores["truncated"]) == (1.0, 0.5, 1.0, 0.0)
     assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-000003", "step-000004"]
     assert not list(tmp_path.glob(".step*"))
     latest = latest_checkpoint(tmp_path)
@@ -172,3 +175,35 @@ async def test_an_incomplete_checkpoint_is_never_the_latest(tmp_path):
     assert latest_checkpoint(tmp_path) is None
     await Checkpoints(tmp_path, 2, FakePolicy(World({}))).save(DriverState(step=9))
     assert latest_checkpoint(tmp_path).name == "step-000009"
+
+
+async def test_known_pass_counts_give_known_scores():
+    # greedy takes the first verdict of each question; of 4 samples 2, 4 and 0 are correct
+    world = World({"a": "ccww", "b": "cccc", "c": "wwww"})
+    stepper, _, rollout = make(world, "eval.samples=4", "eval.pass_k=[2,4]")
+    evaluator = Evaluator(stepper.cfg, rollout, FakeVerifier(world))
+    benchmark = Benchmark("held", tuple(prompt(question_id=name) for name in "abc"))
+    scores = (await evaluator.evaluate(benchmark, 0, FakeJournal())).scores
+    assert scores["pass@1"] == pytest.approx(2 / 3)  # greedy: a and b
+    assert scores["avg@4"] == pytest.approx(0.5)
+    assert scores["pass@2"] == pytest.approx((1 - 1 / 6 + 1) / 3)  # 1 - C(2,2)/C(4,2) for question a
+    assert scores["pass@4"] == pytest.approx(2 / 3)
+
+
+async def test_what_the_journal_knows_is_not_asked_again():
+    from mel_ray.records.evaluation import Answered
+
+    world = World({"a": "cw", "b": "cw"})
+    stepper, _, rollout = make(world, "eval.samples=2")
+    known = Answered((Outcome.CORRECT,) * 2, (3, 3), ("stop", "stop"))
+    journal = FakeJournal({("a", 0.6): known})
+    evaluator = Evaluator(stepper.cfg, rollout, FakeVerifier(world))
+    await evaluator.results(Benchmark("held", (prompt(question_id="a"), prompt(question_id="b"))), journal)
+    assert sorted(journal.added) == [("a", 0.0), ("b", 0.0), ("b", 0.6)]
+
+
+async def test_a_verifier_that_mostly_fails_stops_the_run_with_examples():
+    stepper, policy, _ = make(World(dict.fromkeys("abcdefghijklmnop", "ctttw")))
+    with pytest.raises(RuntimeError, match=r"failed on 48 of the last 80 answers.*max_failure_rate=0.2"):
+        await stepper.step(1)
+    assert not policy.batches

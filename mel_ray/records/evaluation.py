@@ -1,0 +1,40 @@
+"""Answers to one benchmark question, as facts: what the driver and the statistics need, without texts."""
+
+from dataclasses import dataclass
+
+from mel_ray.records.trajectory import FinishReason, GroupFacts
+from mel_ray.records.verdict import GroupVerdict, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One entry per sample: outcome, length in tokens, finish reason."""
+
+    outcomes: tuple[Outcome, ...]
+    lengths: tuple[int, ...]
+    finish_reasons: tuple[FinishReason, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.outcomes) == len(self.lengths) == len(self.finish_reasons):
+            raise ValueError("outcomes, lengths and finish reasons differ in number")
+
+    @property
+    def correct(self) -> int:
+        return sum(outcome is Outcome.CORRECT for outcome in self.outcomes)
+
+    @property
+    def count(self) -> int:
+        return len(self.outcomes)
+
+    @classmethod
+    def of(cls, facts: GroupFacts, verdict: GroupVerdict) -> "Answered":
+        return cls(tuple(one.outcome for one in verdict.verdicts), facts.lengths, facts.finish_reasons)
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionResult:
+    """`greedy` at temperature 0, `sampled` at the evaluation's temperature (no samples where none were asked)."""
+
+    question_id: str
+    greedy: Answered
+    sampled: Answered
