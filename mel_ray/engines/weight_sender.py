@@ -6,6 +6,7 @@ imports vLLM, so a CPU trainer never pays for that.
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,19 +18,24 @@ from mel_ray.engines.settings import ParameterMeta, dense_update_info
 
 BUCKET_BYTES = 256 << 20
 TIMEOUT = timedelta(seconds=300)
-_CHUNK = 1 << 24
-_PRIME = 65_521
+_WORDS = 1 << 20  # 64-bit words weighted at a time
+
+
+@lru_cache(maxsize=8)
+def _position_weights(device: torch.device) -> Tensor:
+    """Odd 64-bit weights, different for each position of a chunk."""
+    return torch.arange(_WORDS, device=device, dtype=torch.int64) * 2_654_435_761 * 2 + 1
 
 
 def tensor_checksum(tensor: Tensor) -> int:
     """A 64-bit sum over the tensor's bits, weighted by position, on whatever device it is."""
-    flat = tensor.detach().contiguous().reshape(-1)
-    bits = flat.view({1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[flat.element_size()])
-    total = 0
-    for start in range(0, len(bits), _CHUNK):
-        chunk = bits[start : start + _CHUNK].to(torch.int64)
-        positions = torch.arange(start, start + len(chunk), device=chunk.device, dtype=torch.int64)
-        total += int((chunk * (positions % _PRIME + 1)).sum())
+    raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+    whole = len(raw) // 8 * 8
+    body = raw[:whole] if raw.data_ptr() % 8 == 0 else raw[:whole].clone()
+    words, weights = body.view(torch.int64), _position_weights(raw.device)
+    total = int.from_bytes(bytes(raw[whole:].tolist()), "little")
+    for number, chunk in enumerate(words.split(_WORDS)):
+        total += (2 * number + 1) * int((chunk * weights[: len(chunk)]).sum())
     return total & 0xFFFF_FFFF_FFFF_FFFF
 
 
