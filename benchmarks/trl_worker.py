@@ -6,6 +6,7 @@ Runs in an environment of its own (make bench-setup) and imports nothing of mel_
 import json
 import sys
 import time
+from pathlib import Path
 
 import torch
 from datasets import Dataset
@@ -36,7 +37,7 @@ class StepOnDemand(TrainerCallback):
 
 
 def main() -> None:
-    job = json.loads(sys.argv[1])
+    job = json.loads(Path(sys.argv[1]).read_text())
     torch.set_num_threads(job["threads"])
     lengths: list[int] = []
 

@@ -36,9 +36,11 @@ class Trl:
 
     def __init__(self, python: str, job: dict[str, object]) -> None:
         script = Path(__file__).with_name("trl_worker.py")
+        task = Path(str(job["scratch"])) / "job.json"
+        task.write_text(json.dumps(job))
         self._process = subprocess.Popen(
-            [python, str(script), json.dumps(job)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, text=True,
+            [python, str(script), str(task)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            text=True,
         )  # fmt: skip
         self._line("READY")
 
@@ -70,8 +72,8 @@ async def compare(python: str, model: Path, cap: int, temperature: float, rounds
     async with running_pools(overrides) as (config, prepared, pools):
         questions = [(f"Problem: {q.question}", q.answer) for q in load_questions(config.data.train)]
         with tempfile.TemporaryDirectory() as scratch:
-            trl = Trl(python, {"model": str(model), "questions": questions, "prompts": PROMPTS, "group": GROUP,
-                               "threads": 2, "max_tokens": cap, "temperature": temperature, "scratch": scratch})  # fmt: skip
+            job = {"model": str(model), "questions": questions, "prompts": PROMPTS, "group": GROUP, "threads": 2}
+            trl = Trl(python, job | {"max_tokens": cap, "temperature": temperature, "scratch": scratch})
             try:
                 ours, theirs = await _alternate(stepper_for(Stepper, config, prepared, pools), trl, rounds)
             finally:

@@ -234,6 +234,26 @@ class Zero3Policy:
                 for file in Path(tokenizer_folder).glob(pattern):
                     shutil.copyfile(file, folder / file.name)
 
+    def verify_export(self, folder: Path) -> float:
+        """Largest difference of logprobs between the trained policy and the exported folder, reloaded (rank 0).
+
+        Collective; on a fixed sequence. Other ranks get 0.
+        """
+        from transformers import AutoModelForCausalLM
+
+        vocabulary = self._causal_lm.config.vocab_size
+        ids = (torch.arange(1, 65, device=self._device) * 7919 % vocabulary)[None]
+        predicts = torch.ones((1, ids.shape[1] - 1), dtype=torch.bool, device=self._device)
+        with torch.no_grad():
+            trained, _ = self._engine(ids, predicts)
+            if self._rank:
+                return 0.0
+            dtype = getattr(torch, self._settings.dtype)
+            exported = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(self._device)
+            model = PolicyModel(exported, self._settings.logprob_chunk, self._settings.temperature)
+            reloaded, _ = model(ids, predicts)
+        return float((trained - reloaded).abs().max())
+
     # -- checkpoints
 
     def save(self, folder: Path) -> None:

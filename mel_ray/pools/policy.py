@@ -23,6 +23,8 @@ from mel_ray.rl.assemble import Shards
 from mel_ray.rl.sequences import trajectory_sequence
 from mel_ray.rl.update_metrics import merge_ranks, update_metrics
 
+EXPORT_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.25}  # nats, largest difference of a token's logprob
+
 
 class PolicyActor:
     """One ZeRO-3 rank."""
@@ -88,6 +90,9 @@ class PolicyActor:
 
     def export(self, folder: Path) -> None:
         self._policy.export(folder, Path(self._settings.model))
+
+    def verify_export(self, folder: Path) -> float:
+        return self._policy.verify_export(folder)
 
 
 class PolicyPool:
@@ -222,7 +227,15 @@ class PolicyPool:
         await self._on_all("load", self._cluster.deadlines.checkpoint, folder)
 
     async def export(self, folder: Path) -> None:
+        """Write a Hugging Face folder and compare it, reloaded, with the trained policy.
+
+        Raises:
+            PoolError: the reloaded model differs.
+        """
         await self._on_all("export", self._cluster.deadlines.checkpoint, folder)
+        difference = max(await self._on_all("verify_export", self._cluster.deadlines.checkpoint, folder))
+        if not difference <= EXPORT_TOLERANCE[self._settings.dtype]:
+            raise PoolError(f"the exported model in {folder} differs from the trained one by {difference:.3g} nats")
 
 
 def weight_transport(cluster: ClusterConfig) -> str:

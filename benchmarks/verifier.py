@@ -1,0 +1,121 @@
+"""python -m benchmarks.verifier: judgements per second against Math-Verify called directly and with its own timeout.
+
+On a mix of 90% plain numbers and 10% expressions, one process each; and what 1% hostile answers cost our verifier.
+The contenders take turns over several rounds of one run.
+"""
+
+import argparse
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from random import Random
+
+from benchmarks.common import finish, median
+from mel_ray.rewards.extract import last_boxed
+from mel_ray.rewards.verifier import Verifier, VerifierSettings
+
+EXPRESSIONS = [
+    ("(x+1)^2", "x^2+2x+1"),
+    ("2\\sqrt{2}", "\\sqrt{8}"),
+    ("(1, 2)", "(1,2)"),
+    ("[0, 1)", "[0,1)"),
+    ("\\pi/2", "\\frac{\\pi}{2}"),
+    ("\\{1,2,3\\}", "\\{3,2,1\\}"),
+    ("x=3", "3"),
+    ("\\frac{\\sqrt{3}}{3}", "\\frac{1}{\\sqrt{3}}"),
+]
+HOSTILE = ["9^{9^{9^{9}}}", "(10^9)!", "\\sum_{n=1}^{10^{12}} n^n"]
+Pair = tuple[str, str]
+
+
+def mix(count: int, hostile_share: float = 0.0) -> list[Pair]:
+    """Responses and ground truths."""
+    rng, pairs = Random(3), []
+    for _ in range(count):
+        if rng.random() < hostile_share:
+            pairs.append((f"So \\boxed{{{rng.choice(HOSTILE)}}}", "7"))
+        elif rng.random() < 0.9:
+            a, b = rng.randint(-999, 9999), rng.choice([0, 0, 1])
+            shown = rng.choice([f"{a}", f"{a}.0", f"\\frac{{{2 * a}}}{{2}}"])
+            pairs.append((f"Hence the answer is \\boxed{{{shown}}}.", str(a + b)))
+        else:
+            answer, truth = rng.choice(EXPRESSIONS)
+            pairs.append((f"Hence the answer is \\boxed{{{answer}}}.", truth))
+    return pairs
+
+
+def direct(pairs: Sequence[Pair], timeout: int | None) -> None:
+    """Math-Verify in this process; with a timeout it uses its own signal-based one."""
+    from math_verify import parse, verify
+
+    for response, truth in pairs:
+        gold = parse(f"\\boxed{{{truth}}}", parsing_timeout=timeout)
+        verify(gold, parse(f"\\boxed{{{last_boxed(response)}}}", parsing_timeout=timeout), timeout_seconds=timeout)
+
+
+def in_process(pairs: Sequence[Pair], timeout: int | None) -> float:
+    """Seconds in a process of its own, imports not counted."""
+    parent, child = multiprocessing.get_context("spawn").Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=_timed, args=(pairs, timeout, child))
+    process.start()
+    seconds = parent.recv()
+    process.join()
+    return seconds
+
+
+def _timed(pairs: Sequence[Pair], timeout: int | None, connection) -> None:
+    import logging
+
+    logging.disable(logging.CRITICAL)
+    direct(pairs[:20], timeout)
+    started = time.perf_counter()
+    direct(pairs, timeout)
+    connection.send(time.perf_counter() - started)
+
+
+def ours(pairs: Sequence[Pair], deadline: float) -> float:
+    with Verifier(VerifierSettings(deadline)) as verifier:
+        verifier.judge(*pairs[0])
+        started = time.perf_counter()
+        for response, truth in pairs:
+            verifier.judge(response, truth)
+        return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=4000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--deadline", type=float, default=2.0)
+    arguments = parser.parse_args()
+    clean, dirty = mix(arguments.count), mix(arguments.count, 0.01)
+    hostile = sum(any(h in response for h in HOSTILE) for response, _ in dirty)
+    contenders: dict[str, Callable[[], float]] = {
+        "mel_ray": lambda: ours(clean, arguments.deadline),
+        "math_verify": lambda: in_process(clean, None),
+        "math_verify_with_timeout": lambda: in_process(clean, 5),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(arguments.rounds):
+        for name, run in contenders.items():
+            seconds[name].append(run())
+    rates = {name: arguments.count / median(values) for name, values in seconds.items()}
+    dirty_seconds = ours(dirty, arguments.deadline)
+    for name, rate in rates.items():
+        print(f"{name:<26}{rate:>10.0f} judgements/s")
+    extra = (dirty_seconds - arguments.count / rates["mel_ray"]) / max(1, hostile)
+    print(f"with {hostile} hostile answers: {arguments.count / dirty_seconds:.0f} judgements/s, {extra:.2f} s for each")
+    finish(
+        {f"{name}_per_s": rate for name, rate in rates.items()}
+        | {
+            "speedup_over_direct": rates["mel_ray"] / rates["math_verify"],
+            "speedup_over_timeout": rates["mel_ray"] / rates["math_verify_with_timeout"],
+            "hostile": hostile,
+            "hostile_throughput_share": arguments.count / dirty_seconds / rates["mel_ray"],
+            "deadline_s": arguments.deadline,
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()
