@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,21 @@ class Job:
     label: str
     config: Config
     prepared: Prepared
+
+    @property
+    def file_stem(self) -> str:
+        """Readable, and different where weights or settings differ, so that answers are never mixed up."""
+        files = sorted(self.prepared.model_folder.glob("*.safetensors"))
+        weights = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        asked = (
+            weights,
+            self.config.eval.model_dump(exclude={"benchmarks"}),
+            self.config.data.prompt,
+            self.config.run.seed,
+        )
+        digest = blake2b(repr(asked).encode(), digest_size=4).hexdigest()
+        readable = "".join(c if c.isalnum() or c in "-_." else "_" for c in self.label).strip("_")
+        return f"{readable}--{digest}"
 
 
 def _split(value: str) -> list[str]:
@@ -72,7 +88,8 @@ def compose_job(model: str, benchmarks: Sequence[str], overrides: Sequence[str],
         chosen = [f"model={model}"]
     else:
         chosen = [*_run_overrides(Path(model)), f"model.path={model}"]
-    config = compose_config([*chosen, f"eval.benchmarks=[{','.join(benchmarks)}]", "mel.enabled=false", *overrides])
+    fixed = [f"eval.benchmarks=[{','.join(benchmarks)}]", "mel.enabled=false", "data.max_prompt_tokens=null"]
+    config = compose_config([*chosen, *fixed, *overrides])
     if not config.eval.benchmarks:
         raise ConfigError([Problem("benchmarks", None, "nothing to evaluate on", "e.g. benchmarks=[aime24,amc23]")])
     problems = find_problems(config)
@@ -115,8 +132,7 @@ async def evaluate(jobs: Sequence[Job], output: Path) -> list[Evaluation]:
             evaluator = Evaluator(job.config, pools.rollout, pools.verifier)
             for benchmark in job.prepared.benchmarks:
                 started = time.monotonic()
-                safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in job.label)
-                journal = FileJournal(output / "responses" / f"{safe}--{benchmark.name}.jsonl")
+                journal = FileJournal(output / "responses" / f"{job.file_stem}--{benchmark.name}.jsonl")
                 results = await evaluator.results(benchmark, journal)
                 journal.write_parquet()
                 seconds = time.monotonic() - started

@@ -216,3 +216,58 @@ def test_check_prints_the_plan_and_the_prompts():
         "no problems found",
     ):
         assert words in done.stdout
+
+
+def test_evaluation_resumes_and_compares(finished, tmp_path):
+    folder, _ = finished
+
+    def evaluate() -> subprocess.CompletedProcess:
+        overrides = [
+            f"model=[tiny,{folder}/export]",
+            "benchmarks=[world_heldout]",
+            f"output={tmp_path}/out",
+            "eval.samples=2",
+        ]
+        arguments = [sys.executable, "-m", "mel_ray.evaluate", *overrides]
+        return subprocess.run(arguments, capture_output=True, text=True, timeout=240)
+
+    first = evaluate()
+    assert first.returncode == 0, first.stderr
+    assert "differences to tiny" in first.stdout
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [row["questions"] for row in rows] == [96, 96]
+    journals = sorted((tmp_path / "out" / "responses").glob("*.jsonl"))
+    assert len(journals) == 2
+    assert all(pq.read_table(journal.with_suffix(".parquet")).num_rows == 96 * 3 for journal in journals)
+    lines = journals[0].read_text().splitlines(keepends=True)
+    journals[0].write_text("".join(lines[:-5]) + lines[-5][:30])  # killed while it wrote
+    second = evaluate()
+    assert second.returncode == 0, second.stderr
+    assert json.loads((tmp_path / "out" / "results.json").read_text())[0]["pass@1"] == rows[0]["pass@1"]
+    intact = [line for line in journals[0].read_text().splitlines() if _is_json(line)]
+    assert len(intact) == 96 * 2
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except json.JSONDecodeError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["model=/no/such/folder", "benchmarks=[world_heldout]"], "there is no such folder"),
+        (["model=tiny", "benchmarks=[aime42]"], "there is no such benchmark"),
+        (["model=tiny", "benchmarks=[]"], "nothing to evaluate on"),
+    ],
+)
+def test_wrong_evaluations_end_at_once(overrides, words):
+    done = subprocess.run(
+        [sys.executable, "-m", "mel_ray.evaluate", *overrides], capture_output=True, text=True, timeout=20
+    )
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
