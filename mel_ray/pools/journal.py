@@ -21,9 +21,13 @@ class FileJournal:
 
     def __init__(self, file: Path, step: int = 0) -> None:
         self.file, self._step = file, step
-        self._lines = [line for line in map(_parsed, _lines(file)) if line]
+        text = file.read_text(encoding="utf-8") if file.exists() else ""
+        self._lines = [line for line in map(_parsed, text.splitlines()) if line]
         self._known = {(line["question_id"], line["temperature"]): line["rows"] for line in self._lines}
         file.parent.mkdir(parents=True, exist_ok=True)
+        if text and not text.endswith("\n"):
+            with file.open("a", encoding="utf-8") as stream:
+                stream.write("\n")  # close the line that was cut off
         self._lock = asyncio.Lock()
 
     def find(self, question_id: str, temperature: float, count: int) -> Answered | None:
@@ -60,10 +64,6 @@ class FileJournal:
         """Leave only the Parquet file."""
         await asyncio.to_thread(self.write_parquet)
         self.file.unlink(missing_ok=True)
-
-
-def _lines(file: Path) -> list[str]:
-    return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
 
 
 def _parsed(line: str) -> dict[str, Any] | None:
