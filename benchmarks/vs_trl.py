@@ -1,8 +1,8 @@
 """python -m benchmarks.vs_trl --trl-python .venv-trl/bin/python: our GRPO step against TRL's GRPOTrainer.
 
 Same model, questions, group size and lengths, MEL off, steps alternating in one run on one machine: (a) the
-embedded workload with a cap of 64 tokens; (b) long-tailed completions with a cap of 512, which a higher
-temperature makes. Prints trajectories per second of both, and where our time goes.
+embedded workload with a cap of 64 tokens; (b) long-tailed completions with a cap of 512, from a model
+made to forget its end now and then. Prints trajectories per second of both, and where our time goes.
 """
 
 import argparse
@@ -19,15 +19,21 @@ from mel_ray.data.datasets import load_questions
 from mel_ray.data.model_folder import EMBEDDED
 from mel_ray.driver.step import Stepper
 
-WORKLOADS = {"embedded": (64, 1.0, 12), "long_tail": (512, 1.6, 3)}  # cap in tokens, temperature, rounds
+WORKLOADS = {"embedded": (64, 1.0, 12), "long_tail": (512, 0.28, 4)}  # cap in tokens, end-token scale, rounds
 PROMPTS, GROUP = 16, 8
 
 
-def long_context_model(folder: Path) -> Path:
-    """The embedded model, told that it may go on for 1024 tokens."""
+def long_context_model(folder: Path, end_scale: float) -> Path:
+    """The embedded model, told that it may go on for 1024 tokens; its end-of-turn embedding scaled down makes it
+    forget to stop now and then, which gives completions a long tail."""
+    from safetensors.torch import load_file, save_file
+
     shutil.copytree(EMBEDDED, folder)
     settings = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(settings | {"max_position_embeddings": 1024}))
+    weights = load_file(folder / "model.safetensors")
+    weights["model.embed_tokens.weight"][settings["eos_token_id"]] *= end_scale
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 
@@ -62,10 +68,10 @@ class Trl:
         self._process.wait()
 
 
-async def compare(python: str, model: Path, cap: int, temperature: float, rounds: int) -> dict[str, float]:
+async def compare(python: str, model: Path, cap: int, rounds: int) -> dict[str, float]:
     overrides = [
         f"model.path={model}", "model.max_context=640",
-        f"rollout.max_tokens={cap}", f"rollout.temperature={temperature}",
+        f"rollout.max_tokens={cap}", "rollout.temperature=1.0",
         f"rollout.prompts_per_step={PROMPTS}", f"rollout.group_size={GROUP}", "mel.enabled=false", "algorithm.lr=1e-6",
         "eval.benchmarks=[]", "eval.max_tokens=64",
     ]  # fmt: skip
@@ -73,7 +79,7 @@ async def compare(python: str, model: Path, cap: int, temperature: float, rounds
         questions = [(f"Problem: {q.question}", q.answer) for q in load_questions(config.data.train)]
         with tempfile.TemporaryDirectory() as scratch:
             job = {"model": str(model), "questions": questions, "prompts": PROMPTS, "group": GROUP, "threads": 2}
-            trl = Trl(python, job | {"max_tokens": cap, "temperature": temperature, "scratch": scratch})
+            trl = Trl(python, job | {"max_tokens": cap, "temperature": 1.0, "scratch": scratch})
             try:
                 ours, theirs = await _alternate(stepper_for(Stepper, config, prepared, pools), trl, rounds)
             finally:
@@ -86,10 +92,12 @@ async def compare(python: str, model: Path, cap: int, temperature: float, rounds
         "mel_ray_train_s": median([r["time/train"] for r in ours]),
         "mel_ray_publish_s": median([r["time/publish"] for r in ours]),
         "mel_ray_mean_tokens": median([r["rollout/length_mean"] for r in ours]),
+        "mel_ray_max_tokens": max(r["rollout/length_max"] for r in ours),
         "mel_ray_trained_sequences": median([r["batch/trained_sequences"] for r in ours]),
         "mel_ray_trajectories_per_s": batch / our_seconds,
         "trl_step_s": their_seconds,
         "trl_mean_tokens": median([r["mean_tokens"] for r in theirs]),
+        "trl_max_tokens": max(r["max_tokens"] for r in theirs),
         "trl_trajectories_per_s": batch / their_seconds,
         "speedup": their_seconds / our_seconds,
     }
@@ -116,12 +124,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="rounds of each workload")
     arguments = parser.parse_args()
     figures: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        model = long_context_model(Path(scratch) / "model")
-        for name, (cap, temperature, rounds) in WORKLOADS.items():
-            print(f"{name}: {PROMPTS} prompts x {GROUP}, cap {cap}, temperature {temperature}", flush=True)
-            measured = asyncio.run(compare(arguments.trl_python, model, cap, temperature, arguments.rounds or rounds))
-            figures |= {f"{name}_{key}": value for key, value in measured.items()}
+    for name, (cap, end_scale, rounds) in WORKLOADS.items():
+        print(f"{name}: {PROMPTS} prompts x {GROUP}, cap {cap}", flush=True)
+        with tempfile.TemporaryDirectory() as scratch:
+            model = long_context_model(Path(scratch) / "model", end_scale)
+            measured = asyncio.run(compare(arguments.trl_python, model, cap, arguments.rounds or rounds))
+        figures |= {f"{name}_{key}": value for key, value in measured.items()}
     finish(figures)
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from mel_ray.observe.console import is_score
 from mel_ray.observe.experience_store import read_experiences
 from mel_ray.observe.metrics import read_metrics
 from mel_ray.observe.run_folder import RunFolder, write_json
@@ -43,7 +44,7 @@ def evaluation_text(evaluations: dict[str, dict[str, dict[str, float]]]) -> str:
         lines += [
             f"  {score:<24}{first[score]:>10.3f}{last[score]:>10.3f}"
             for score in first
-            if "@" in score and score in last
+            if is_score(score) and score in last
         ]
     return "\n".join(lines)
 

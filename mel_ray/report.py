@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 
 from mel_ray.observe import figures
+from mel_ray.observe.console import is_score
 from mel_ray.observe.experience_store import read_experiences
 from mel_ray.observe.metrics import read_metrics
 from mel_ray.observe.run_folder import write_atomically
@@ -121,7 +122,7 @@ def write_report(paths: Sequence[Path], output: Path) -> None:
         names=[run.name for run in runs],
         subtitle=", ".join(f"{run.name}: {len(run.steps)} steps" for run in runs),
         table=table,
-        scores=sorted({score for row in table for score in row["scores"]}),
+        scores=sorted({score for row in table for score in row["scores"] if is_score(score)}),
         figures=_draw(runs),
         ledgers=_ledgers(runs),
         cards=_cards(runs),

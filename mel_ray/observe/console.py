@@ -21,8 +21,13 @@ def step_line(metrics: Any) -> str:
     )
 
 
+def is_score(name: str) -> bool:
+    """Whether a score is a Pass@k or Avg@k itself, not its error or a side figure."""
+    return "@" in name and not name.endswith("_se")
+
+
 def evaluation_line(report: EvalReport) -> str:
-    scores = "  ".join(f"{name} {value:.3f}" for name, value in report.scores.items() if "@" in name)
+    scores = "  ".join(f"{name} {value:.3f}" for name, value in report.scores.items() if is_score(name))
     return f"{report.benchmark} after step {report.step} ({report.questions} questions): {scores}"
 
 

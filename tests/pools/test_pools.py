@@ -27,7 +27,7 @@ from mel_ray.records.exploration import GroupTicket
 from mel_ray.rl.assemble import shard
 
 TOLERANCE = 2e-4  # nats, float32; measured maxima are near 1e-5
-SMALL = ("rollout.prompts_per_step=4", "cluster.policy.threads=1")
+SMALL = ("rollout.prompts_per_step=4", "cluster.policy.threads=1", "cluster.rollout.engines=1")
 
 
 def questions(config, count: int) -> list[Prompt]:
