@@ -16,6 +16,7 @@ from typing import Any
 
 from mel_ray.rewards.extract import extract_answer
 from mel_ray.rewards.functions import Response, RewardFunction, call_function, load_function
+from mel_ray.rewards.limits import too_large
 from mel_ray.rewards.math_answer import equivalent
 
 MEMORY_BYTES = 4 << 30
@@ -65,6 +66,10 @@ def judge_answer(response: str, answer: str, tolerance: float, rules: Sequence[A
     extracted = extract_answer(response, rules)
     if not extracted:
         return {"outcome": "no_answer", "extracted": None, "reason": "no complete answer found"}
+    if extracted != answer.strip() and (why := too_large(extracted)):
+        # It differs from any truth of ordinary size; two such expressions cannot be compared.
+        outcome = "error" if too_large(answer) else "wrong"
+        return {"outcome": outcome, "extracted": extracted[:200], "reason": why}
     try:
         is_correct = equivalent(extracted, answer, tolerance)
     except RecursionError:

@@ -12,6 +12,7 @@ import pytest
 from mel_ray.records import Outcome
 from mel_ray.rewards.extract import extract_answer, last_boxed
 from mel_ray.rewards.functions import Judgement, load_function
+from mel_ray.rewards.limits import too_large
 from mel_ray.rewards.math_answer import decided_exactly, equivalent, exact_number
 from mel_ray.rewards.verifier import Verifier, VerifierSettings
 
@@ -205,7 +206,35 @@ def test_the_self_test_passes_and_notices_a_broken_verifier(monkeypatch):
             verifier.self_test()
 
 
+@pytest.mark.parametrize(
+    "expression",
+    ["9^{9^{9}}", "9^(9^9)", "9^{9^{9^9}}", "2^{1000000}", "(10^9)!", "100000!", "{10^{9}}!",
+     "\\sum_{n=1}^{10^{12}} n^n", "\\prod_{k=1}^{9999999} k", "\\binom{10000000}{50}"],
+)  # fmt: skip
+def test_expressions_that_are_too_large_are_recognised(expression):
+    assert too_large(expression)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["2^{2024}", "3^{2^4}", "x^{y^z}", "e^{x^{2}}", "10!", "(n+1)!", "(2n)!", "\\sum_{k=1}^{100} k",
+     "\\sum_{k=1}^{n} k^2", "\\binom{2024}{2}", "10^{100}", "\\frac{7^{50}-1}{6}", "12345678901234567890", "(x^2+1)^3"],
+)  # fmt: skip
+def test_ordinary_expressions_are_not(expression):
+    assert too_large(expression) is None
+
+
+def test_a_too_large_answer_is_wrong_unless_it_is_the_truth_itself():
+    with Verifier(VerifierSettings(DEADLINE)) as verifier:
+        assert verifier.judge("\\boxed{9^{9^{9}}}", "9^{9^{9}}").outcome is Outcome.CORRECT
+        assert verifier.judge("\\boxed{9^{9^{9}}}", "7").outcome is Outcome.WRONG
+        assert verifier.judge("\\boxed{9^{9^{9}}}", "(3^2)^{9^{9}}").outcome is Outcome.ERROR
+        assert verifier.replaced == 0
+
+
 HOSTILE = {
+    "slips through": "\\boxed{\\int_0^1 \\int_0^1 \\frac{\\sin(x^{99999} y)^{999}}{\\cos(xy)^{77777}+x^{y^{x}}} dx dy}",
+    "huge power of a sum": "\\boxed{(x+y+z+w+1)^{90000}-(x+y)^{80000}}",
     "tower": "\\boxed{9^{9^{9}}}",
     "factorial": "\\boxed{(10^9)!}",
     "long sum": "\\boxed{\\sum_{n=1}^{10^{12}} n^n}",
@@ -230,7 +259,6 @@ def test_hostile_answers_end_within_their_deadline_and_the_judge_survives(tmp_pa
             assert verdict.outcome is not Outcome.CORRECT, name
             assert time.monotonic() - started < DEADLINE + 15, name  # the restart of the child included
             assert verifier.judge("\\boxed{4}", "4").outcome is Outcome.CORRECT, name
-        assert verifier.replaced >= 1
     assert not pathlib.Path("/tmp/mel_ray_was_here").exists()
 
 
