@@ -6,7 +6,7 @@ STAMP = $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types format unit cluster bench-setup bench-overlap bench-trl bench-sync bench-verifier clean
+.PHONY: help setup demo test check lint types format unit cluster bench-setup bench-overlap bench-trl bench-sync bench-verifier bench-policy clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -53,6 +53,12 @@ bench-trl: setup bench-setup ## our GRPO step against TRL's
 
 bench-sync: setup ## weight sync against a memory copy
 	@$(RUN) -m benchmarks.weight_sync $(ARGS)
+
+bench-verifier: setup ## judgements per second against Math-Verify
+	@$(RUN) -m benchmarks.verifier $(ARGS)
+
+bench-policy: setup ## the policy step alone on a random Qwen3 (4B on a GPU)
+	@$(RUN) -m benchmarks.policy_step $(ARGS)
 
 clean: ## remove environments and caches; runs stay
 	rm -rf .venv .venv-trl .pytest_cache .ruff_cache .mypy_cache
