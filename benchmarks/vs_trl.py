@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.common import finish, median, running_pools, stepper_for
-from mel_ray.data.datasets import load_questions
+from mel_ray.data.datasets import load
 from mel_ray.data.model_folder import EMBEDDED
 from mel_ray.driver.step import Stepper
 
@@ -76,7 +76,7 @@ async def compare(python: str, model: Path, cap: int, rounds: int) -> dict[str, 
         "eval.benchmarks=[]", "eval.max_tokens=64",
     ]  # fmt: skip
     async with running_pools(overrides) as (config, prepared, pools):
-        questions = [(f"Problem: {q.question}", q.answer) for q in load_questions(config.data.train)]
+        questions = [(f"Problem: {q.question}", q.answer) for q in load(config.data.train).questions]
         with tempfile.TemporaryDirectory() as scratch:
             job = {"model": str(model), "questions": questions, "prompts": PROMPTS, "group": GROUP, "threads": 2}
             trl = Trl(python, job | {"max_tokens": cap, "temperature": 1.0, "scratch": scratch})

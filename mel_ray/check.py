@@ -34,7 +34,7 @@ def prompts_text(config: Config, prepared: Prepared) -> str:
     rendered = prompt.token_ids
     user = abstraction_prompt(config.mel.template, prompt.question, "<an incorrect solution>", "<a correct solution>")
     lines = [
-        f"questions: {len(prepared.prompts.prompts)} to train on"
+        f"questions: {len(prepared.prompts.prompts)} to train on, from {prepared.prompts.rows} rows"
         + (f", {prepared.prompts.too_long} dropped as too long" if prepared.prompts.too_long else ""),
         *(f"benchmark {b.name}: {len(b.prompts)} questions" for b in prepared.benchmarks),
         "",

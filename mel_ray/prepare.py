@@ -9,7 +9,7 @@ from typing import TypeVar
 from mel_ray.config.problems import ConfigError, Problem
 from mel_ray.config.schema import Config, SourceConfig
 from mel_ray.data.chat import ChatTokenizer
-from mel_ray.data.datasets import load_questions
+from mel_ray.data.datasets import load
 from mel_ray.data.model_folder import locate_model
 from mel_ray.data.prompts import Rendered, render_prompts
 from mel_ray.driver.evaluation import Benchmark
@@ -45,11 +45,11 @@ def _attempt(make: Callable[[], T], problems: list[Problem]) -> T | None:
 
 
 def _prompts(config: Config, source: SourceConfig, path: str, tokenizer: ChatTokenizer) -> Rendered:
-    questions = load_questions(source, path)
+    loaded = load(source, path)
     limit = config.prompt_limit
-    rendered = render_prompts(questions, tokenizer, config.data.prompt, limit)
+    rendered = render_prompts(loaded.questions, tokenizer, config.data.prompt, limit, loaded.rows)
     if not rendered.prompts:
-        why = f"all {len(questions)} questions are longer than the limit of {limit} prompt tokens"
+        why = f"all {len(loaded.questions)} questions are longer than the limit of {limit} prompt tokens"
         raise ConfigError([Problem(path, None, why, "raise model.max_context or data.max_prompt_tokens")])
     return rendered
 
@@ -65,9 +65,9 @@ def prepare(config: Config, with_training_data: bool = True) -> Prepared:
     tokenizer = _attempt(lambda: ChatTokenizer(folder, config.model), problems) if folder else None
     if tokenizer is None or folder is None:
         if with_training_data:
-            _attempt(lambda: load_questions(config.data.train), problems)  # report its problems too
+            _attempt(lambda: load(config.data.train), problems)  # report its problems too
         raise ConfigError(problems)
-    train: Rendered | None = Rendered((), 0)
+    train: Rendered | None = Rendered((), 0, 0)
     if with_training_data:
         train = _attempt(lambda: _prompts(config, config.data.train, "data.train", tokenizer), problems)
     benchmarks = []

@@ -16,7 +16,15 @@ from mel_ray.data.question import Question
 SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
 
 
-def load_questions(source: SourceConfig, path: str = "data.train") -> list[Question]:
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The questions of a source, and how many rows they came from."""
+
+    questions: tuple[Question, ...]
+    rows: int
+
+
+def load(source: SourceConfig, path: str = "data.train") -> Loaded:
     """All questions of a source, in file order; `path` names the source's configuration key in errors.
 
     Raises:
@@ -29,21 +37,17 @@ def load_questions(source: SourceConfig, path: str = "data.train") -> list[Quest
         rows: Iterable[Question] = (Question(problem.question, problem.answer) for problem in found)
     else:
         rows = _table_questions(source, path)
-    kept = list(_deduplicated(rows)) if source.deduplicate else list(rows)
-    if not kept:
-        raise ConfigError(
-            [Problem(f"{path}.path", source.path, "there are no questions in it", "give a non-empty dataset")]
-        )
-    return kept[: source.limit]
-
-
-def _deduplicated(rows: Iterable[Question]) -> Iterator[Question]:
-    seen: set[str] = set()
+    kept, seen, count = [], set(), 0
     for row in rows:
-        key = " ".join(row.question.split())
+        count += 1
+        key = " ".join(row.question.split()) if source.deduplicate else str(count)
         if key not in seen:
             seen.add(key)
-            yield row
+            kept.append(row)
+    if not kept:
+        why = "there are no questions in it"
+        raise ConfigError([Problem(f"{path}.path", source.path, why, "give a non-empty dataset")])
+    return Loaded(tuple(kept[: source.limit]), count)
 
 
 def _table_questions(source: SourceConfig, path: str) -> Iterator[Question]:

@@ -18,7 +18,7 @@ from mel_ray.config.problems import ConfigError
 from mel_ray.config.schema import Config
 from mel_ray.config.templates import render
 from mel_ray.data.chat import ChatTokenizer
-from mel_ray.data.datasets import load_questions
+from mel_ray.data.datasets import load
 from mel_ray.data.model_folder import locate_model
 from mel_ray.data.question import Question
 
@@ -79,16 +79,16 @@ def inspect(config: Config) -> Inspection:
         ConfigError: the data or a benchmark cannot be loaded.
     """
     source = config.data.train
-    rows = len(load_questions(source.model_copy(update={"deduplicate": False, "limit": None})))
-    questions = load_questions(source)
+    loaded = load(source)
+    questions = loaded.questions
     lengths, unit = _lengths(config, questions)
     overlaps = {}
     for benchmark in config.eval.benchmarks:
-        held = load_questions(benchmark.source, f"eval.benchmarks[{benchmark.name}].source")
+        held = load(benchmark.source, f"eval.benchmarks[{benchmark.name}].source").questions
         overlaps[benchmark.name] = (len(held), len(contaminated(questions, held)))
     too_long = sum(length > config.prompt_limit for length in lengths) if unit == "tokens" else 0
     kinds = Counter(answer_kind(question.answer) for question in questions)
-    return Inspection(rows, tuple(questions), lengths, too_long, unit, kinds, overlaps)
+    return Inspection(loaded.rows, questions, lengths, too_long, unit, kinds, overlaps)
 
 
 def _quantile(values: Sequence[int], share: float) -> int:

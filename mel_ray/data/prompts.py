@@ -12,11 +12,16 @@ from mel_ray.records.trajectory import Prompt
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
+    """The prompts, how many questions were too long, and how many rows the questions came from."""
+
     prompts: tuple[Prompt, ...]
     too_long: int
+    rows: int
 
 
-def render_prompts(questions: Sequence[Question], tokenizer: ChatTokenizer, template: str, max_tokens: int) -> Rendered:
+def render_prompts(
+    questions: Sequence[Question], tokenizer: ChatTokenizer, template: str, max_tokens: int, rows: int = 0
+) -> Rendered:
     """One Prompt per question that fits `max_tokens` prompt tokens."""
     prompts = []
     for question in questions:
@@ -25,7 +30,7 @@ def render_prompts(questions: Sequence[Question], tokenizer: ChatTokenizer, temp
             prompts.append(
                 Prompt(question.question_id, question.question, question.answer, token_ids, question.tolerance)
             )
-    return Rendered(tuple(prompts), len(questions) - len(prompts))
+    return Rendered(tuple(prompts), len(questions) - len(prompts), rows or len(questions))
 
 
 class PromptStream:

@@ -13,7 +13,7 @@ from mel_ray.config.problems import ConfigError
 from mel_ray.config.schema import ModelConfig, SourceConfig
 from mel_ray.data.chat import ChatTokenizer
 from mel_ray.data.cursor import Cursor
-from mel_ray.data.datasets import load_questions
+from mel_ray.data.datasets import load
 from mel_ray.data.model_folder import EMBEDDED, locate_model
 from mel_ray.data.prompts import PromptStream, render_prompts
 from mel_ray.data.question import Question
@@ -22,13 +22,17 @@ from tests.unit.builders import prompt
 MODEL = ModelConfig(path="embedded", max_context=512, dtype="float32")
 
 
+def list_questions(source: SourceConfig) -> list[Question]:
+    return list(load(source).questions)
+
+
 def table(path, **columns) -> SourceConfig:
     return SourceConfig(kind="table", path=str(path), **columns)
 
 
 def sentence(source: SourceConfig) -> str:
     with pytest.raises(ConfigError) as caught:
-        load_questions(source)
+        list_questions(source)
     return str(caught.value)
 
 
@@ -47,15 +51,15 @@ def test_dapo_math_17k_schema(tmp_path):
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "dapo.parquet")
     source = compose_config(["model=local", "model.path=/m", "data=dapo_math_17k"]).data.train
-    found = load_questions(source.model_copy(update={"path": str(tmp_path)}))
+    found = list_questions(source.model_copy(update={"path": str(tmp_path)}))
     assert found == [Question("What is 1 + 1?", "2"), Question("What is 2 + 1?", "3")]
 
 
 def test_jsonl_and_csv_with_a_mapping(tmp_path):
     (tmp_path / "a.jsonl").write_text(json.dumps({"q": "1+1", "a": 2}) + "\n\n" + json.dumps({"q": "2+2", "a": "4"}))
     (tmp_path / "b.csv").write_text('q,a\n"5, or more?",5\n')
-    assert [q.answer for q in load_questions(table(tmp_path, question="q", answer="a"))] == ["2", "4", "5"]
-    assert len(load_questions(table(tmp_path, question="q", answer="a", limit=1))) == 1
+    assert [q.answer for q in list_questions(table(tmp_path, question="q", answer="a"))] == ["2", "4", "5"]
+    assert len(list_questions(table(tmp_path, question="q", answer="a", limit=1))) == 1
 
 
 def test_what_is_wrong_with_a_table_is_one_sentence(tmp_path):
@@ -161,7 +165,7 @@ def test_published_schemas_of_the_benchmarks(name, tmp_path):
         pq.write_table(pa.Table.from_pylist([ROWS[name]]), tmp_path / "test.parquet")
     else:
         (tmp_path / "test.jsonl").write_text(json.dumps(ROWS[name]))
-    (found,) = load_questions(source.model_copy(update={"path": str(tmp_path)}))
+    (found,) = list_questions(source.model_copy(update={"path": str(tmp_path)}))
     assert found == Question("Q?", ANSWERS[name], 0.1 if name == "olympiadbench" else 0.0)
 
 
@@ -169,7 +173,7 @@ def test_math_answers_come_from_the_last_box(tmp_path):
     source = compose_config(["model=local", "model.path=/m", "data=math"]).data.train
     solution = "First \\boxed{1}, then $\\boxed{\\frac{2}{3}}$."
     pq.write_table(pa.Table.from_pylist([{"problem": "Q?", "solution": solution}]), tmp_path / "train.parquet")
-    assert load_questions(source.model_copy(update={"path": str(tmp_path)})) == [Question("Q?", "\\frac{2}{3}")]
+    assert list_questions(source.model_copy(update={"path": str(tmp_path)})) == [Question("Q?", "\\frac{2}{3}")]
     pq.write_table(pa.Table.from_pylist([{"problem": "Q?", "solution": "none"}]), tmp_path / "train.parquet")
     assert "no \\boxed{}" in sentence(source.model_copy(update={"path": str(tmp_path)}))
 
@@ -177,5 +181,5 @@ def test_math_answers_come_from_the_last_box(tmp_path):
 def test_rows_can_be_chosen_by_their_columns(tmp_path):
     rows = [{"question": f"Q{n}", "answer": "1", "lang": "en" if n else "zh"} for n in range(3)]
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    found = load_questions(table(tmp_path / "t.jsonl", where={"lang": "en"}))
+    found = list_questions(table(tmp_path / "t.jsonl", where={"lang": "en"}))
     assert [question.question for question in found] == ["Q1", "Q2"]
