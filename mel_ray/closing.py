@@ -38,14 +38,11 @@ def evaluation_text(evaluations: dict[str, dict[str, dict[str, float]]]) -> str:
     """First and last evaluation of each benchmark side by side."""
     lines = []
     for benchmark, by_step in evaluations.items():
-        steps = sorted(by_step, key=int)
-        first, last = by_step[steps[0]], by_step[steps[-1]]
-        lines.append(f"  {benchmark:<24}{'step ' + steps[0]:>10}{'step ' + steps[-1]:>10}")
-        lines += [
-            f"  {score:<24}{first[score]:>10.3f}{last[score]:>10.3f}"
-            for score in first
-            if is_score(score) and score in last
-        ]
+        ordered = sorted(by_step, key=int)
+        steps = ordered[:1] if len(ordered) == 1 else [ordered[0], ordered[-1]]
+        lines.append(f"  {benchmark:<24}" + "".join(f"{'step ' + step:>10}" for step in steps))
+        shown = [name for name in by_step[steps[-1]] if is_score(name)]
+        lines += [f"  {name:<24}" + "".join(f"{by_step[step][name]:>10.3f}" for step in steps) for name in shown]
     return "\n".join(lines)
 
 

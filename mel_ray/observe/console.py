@@ -3,8 +3,10 @@
 import sys
 from typing import Any
 
-from rich.console import Console
+from rich.console import Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from mel_ray.records.report import EvalReport, StepReport
 
@@ -48,24 +50,23 @@ class PlainConsole:
 
 
 class BarConsole:
-    """A bar with the current step's figures."""
+    """A bar, and under it the last step's figures."""
 
     def __init__(self, steps: int, done: int) -> None:
-        self._progress = Progress(
-            TextColumn("step"), MofNCompleteColumn(), BarColumn(bar_width=24), TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}"), console=Console(),
-        )  # fmt: skip
-        self._task = self._progress.add_task("steps", total=steps, completed=done, figures="")
-        self._progress.start()
+        self._progress = Progress(TextColumn("step"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
+        self._task = self._progress.add_task("steps", total=steps, completed=done)
+        self._live = Live(self._progress, refresh_per_second=4)
+        self._live.start()
 
     def step(self, report: StepReport) -> None:
-        self._progress.update(self._task, completed=report.step, figures=step_line(report.metrics))
+        self._progress.update(self._task, completed=report.step)
+        self._live.update(Group(self._progress, Text(step_line(report.metrics))))
 
     def evaluation(self, report: EvalReport) -> None:
-        self._progress.console.print(evaluation_line(report))
+        self._live.console.print(evaluation_line(report), highlight=False)
 
     def close(self, status: str) -> None:
-        self._progress.stop()
+        self._live.stop()
 
 
 def make_console(kind: str, steps: int, done: int) -> PlainConsole | BarConsole:
