@@ -7,7 +7,6 @@ everything goes; started again with the same folder, only what is missing is ask
 
 import asyncio
 import json
-import os
 import signal
 import sys
 import time
@@ -19,16 +18,14 @@ from typing import Any
 
 import yaml
 
-from mel_ray.config.checks import find_problems, find_resource_problems
 from mel_ray.config.load import compose_config
-from mel_ray.config.machine import this_machine
 from mel_ray.config.problems import ConfigError, Problem
 from mel_ray.config.schema import Config
 from mel_ray.config.templates import CONF_DIR
 from mel_ray.driver.evaluation import Evaluator
 from mel_ray.eval_table import Evaluation, comparison_text, table_text
 from mel_ray.observe.run_folder import fresh_name, write_json
-from mel_ray.prepare import Prepared, prepare
+from mel_ray.prepare import Prepared, checked_and_prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +89,7 @@ def compose_job(model: str, benchmarks: Sequence[str], overrides: Sequence[str],
     config = compose_config([*chosen, *fixed, *overrides])
     if not config.eval.benchmarks:
         raise ConfigError([Problem("benchmarks", None, "nothing to evaluate on", "e.g. benchmarks=[aime24,amc23]")])
-    problems = find_problems(config)
-    if not os.environ.get("RAY_ADDRESS"):
-        problems += find_resource_problems(config, this_machine())
-    if problems:
-        raise ConfigError(problems)
-    return Job(label, config, prepare(config, with_training_data=False))
+    return Job(label, config, checked_and_prepared(config, with_training_data=False))
 
 
 def parse(words: Sequence[str]) -> tuple[list[Job], Path]:

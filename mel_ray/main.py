@@ -4,7 +4,6 @@ Exit codes: 0 done, 2 a problem in what was asked, 130 interrupted, 1 anything e
 """
 
 import asyncio
-import os
 import signal
 import sys
 import time
@@ -13,9 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mel_ray.check import plan_text, prompts_text
-from mel_ray.config.checks import find_problems, find_resource_problems
 from mel_ray.config.load import compose_config, to_yaml
-from mel_ray.config.machine import this_machine
 from mel_ray.config.problems import ConfigError, Problem
 from mel_ray.config.schema import Config
 from mel_ray.data.prompts import PromptStream
@@ -26,30 +23,9 @@ from mel_ray.driver.ports import Sink
 from mel_ray.driver.state import DriverState
 from mel_ray.driver.step import Stepper
 from mel_ray.observe.run_folder import RunFolder, RunFolderError, fresh_name
-from mel_ray.prepare import Prepared, prepare
+from mel_ray.prepare import Prepared, checked_and_prepared
 
 DONE, FAILED, BAD_REQUEST, INTERRUPTED = 0, 1, 2, 130
-
-
-def checked(overrides: Sequence[str], show: bool) -> tuple[Config, Prepared]:
-    """The configuration and what it needs, or every problem found.
-
-    Raises:
-        ConfigError: with all problems of configuration, machine, model and data.
-    """
-    config = compose_config(overrides)
-    if show:
-        print(plan_text(config))
-    problems = find_problems(config)
-    if not os.environ.get("RAY_ADDRESS"):
-        problems += find_resource_problems(config, this_machine())
-    try:
-        prepared = prepare(config)
-    except ConfigError as error:
-        raise ConfigError([*problems, *error.problems]) from error
-    if problems:
-        raise ConfigError(problems)
-    return config, prepared
 
 
 def open_run(config: Config, prepared: Prepared) -> tuple[Config, RunFolder, Path | None]:
@@ -148,16 +124,19 @@ def first_cause(error: BaseException) -> BaseException:
 
 def run(overrides: Sequence[str]) -> int:
     started = time.monotonic()
-    config, prepared = checked(overrides, show=False)
+    config = compose_config(overrides)
+    prepared = checked_and_prepared(config)
     config, folder, checkpoint = open_run(config, prepared)
     progress = Progress(read_state(checkpoint, config))
-    folder.rewind(progress.state.step)
+    folder.rewind(progress.state.step if checkpoint else -1)
     print(f"run folder: {folder.path}", flush=True)
     if prepared.prompts.too_long:
         print(
             f"{prepared.prompts.too_long} questions dropped: longer than {config.prompt_limit} prompt tokens",
             flush=True,
         )
+    if config.run.resume == "auto" and not checkpoint:
+        print("no checkpoint to continue from: starting at step 1", flush=True)
     if checkpoint:
         print(f"continuing after step {progress.state.step} from {checkpoint.name}", flush=True)
     status, code, message = "failed", FAILED, ""
@@ -193,8 +172,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     overrides = [word for word in words if word != "--check"]
     try:
         if is_check:
-            config, prepared = checked(overrides, show=True)
-            print(prompts_text(config, prepared))
+            config = compose_config(overrides)
+            print(plan_text(config))
+            print(prompts_text(config, checked_and_prepared(config)))
             print("no problems found")
             return DONE
         return run(overrides)

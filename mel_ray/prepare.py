@@ -1,11 +1,15 @@
 """Everything that is made ready before Ray starts: model folder, tokenizer, prompts, benchmarks; and its problems."""
 
+import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from mel_ray.config.checks import find_problems, find_resource_problems
+from mel_ray.config.machine import this_machine
 from mel_ray.config.problems import ConfigError, Problem
 from mel_ray.config.schema import Config, SourceConfig
 from mel_ray.data.chat import ChatTokenizer
@@ -44,6 +48,12 @@ def _attempt(make: Callable[[], T], problems: list[Problem]) -> T | None:
         return None
 
 
+def _positions(folder: Path) -> int | None:
+    """Longest sequence a model was made for, where its configuration says so."""
+    settings = json.loads((folder / "config.json").read_text())
+    return (settings.get("text_config") or settings).get("max_position_embeddings")
+
+
 def _prompts(config: Config, source: SourceConfig, path: str, tokenizer: ChatTokenizer) -> Rendered:
     loaded = load(source, path)
     limit = config.prompt_limit
@@ -76,6 +86,11 @@ def prepare(config: Config, with_training_data: bool = True) -> Prepared:
         rendered = _attempt(partial(_prompts, config, benchmark.source, path, tokenizer), problems)
         if rendered:
             benchmarks.append(Benchmark(benchmark.name, rendered.prompts))
+    if folder and (positions := _positions(folder)) and positions < config.model.max_context:
+        why = f"the model knows only {positions} positions"
+        problems.append(
+            Problem("model.max_context", config.model.max_context, why, "lower it, and the max_tokens keys")
+        )
     if config.reward.function:
         try:
             load_function(config.reward.function)
@@ -87,3 +102,21 @@ def prepare(config: Config, with_training_data: bool = True) -> Prepared:
     if problems or train is None:
         raise ConfigError(problems)
     return Prepared(folder, tokenizer, train, tuple(benchmarks))
+
+
+def checked_and_prepared(config: Config, with_training_data: bool = True) -> Prepared:
+    """Everything ready, or every problem of configuration, machine, model and data at once.
+
+    Raises:
+        ConfigError: with all of them. A cluster's resources (RAY_ADDRESS) are checked once it is connected.
+    """
+    problems = find_problems(config)
+    if not os.environ.get("RAY_ADDRESS"):
+        problems += find_resource_problems(config, this_machine())
+    try:
+        prepared = prepare(config, with_training_data)
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems]) from error
+    if problems:
+        raise ConfigError(problems)
+    return prepared
