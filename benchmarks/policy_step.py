@@ -68,9 +68,10 @@ def main() -> None:
         probe.bind(("", 0))
         port = probe.getsockname()[1]
         probe.close()
+        pieces = -(-max(arguments.token_budget, arguments.length) // arguments.logprob_chunk)
         settings = PolicySettings(
             model=scratch, dtype=dtype, device=device, temperature=1.0, attention="sdpa",
-            gradient_checkpointing=device == "cuda", logprob_chunk=arguments.logprob_chunk, threads=2, weight_decay=0.0,
+            gradient_checkpointing=device == "cuda", head_pieces=pieces, threads=2, weight_decay=0.0,
             betas=(0.9, 0.95), max_grad_norm=1.0, clip_low=0.2, clip_high=0.2, importance_cap=None,
         )  # fmt: skip
         policy = Zero3Policy(settings, Rendezvous(0, 0, 1, "127.0.0.1", port))

@@ -42,7 +42,10 @@ def evaluation_text(evaluations: dict[str, dict[str, dict[str, float]]]) -> str:
         steps = ordered[:1] if len(ordered) == 1 else [ordered[0], ordered[-1]]
         lines.append(f"  {benchmark:<24}" + "".join(f"{'step ' + step:>10}" for step in steps))
         shown = [name for name in by_step[steps[-1]] if is_score(name)]
-        lines += [f"  {name:<24}" + "".join(f"{by_step[step][name]:>10.3f}" for step in steps) for name in shown]
+        lines += [
+            f"  {name:<24}" + "".join(f"{by_step[step].get(name, float('nan')):>10.3f}" for step in steps)
+            for name in shown
+        ]
     return "\n".join(lines)
 
 

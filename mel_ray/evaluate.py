@@ -6,7 +6,6 @@ everything goes; started again with the same folder, only what is missing is ask
 """
 
 import asyncio
-import json
 import signal
 import sys
 import time
@@ -18,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from mel_ray.config.load import compose_config
+from mel_ray.config.load import compose_config, validate
 from mel_ray.config.problems import ConfigError, Problem
 from mel_ray.config.schema import Config
 from mel_ray.config.templates import CONF_DIR
@@ -41,12 +40,9 @@ class Job:
         """Readable, and different where weights or settings differ, so that answers are never mixed up."""
         files = sorted(self.prepared.model_folder.glob("*.safetensors"))
         weights = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-        asked = (
-            weights,
-            self.config.eval.model_dump(exclude={"benchmarks"}),
-            self.config.data.prompt,
-            self.config.run.seed,
-        )
+        config = self.config
+        settings = [config.model.model_dump(exclude={"path"}), config.reward.model_dump(), config.eval.model_dump()]
+        asked = (weights, settings, config.data.prompt, config.run.seed)
         digest = blake2b(repr(asked).encode(), digest_size=4).hexdigest()
         readable = "".join(c if c.isalnum() or c in "-_." else "_" for c in self.label).strip("_")
         return f"{readable}--{digest}"
@@ -56,24 +52,18 @@ def _split(value: str) -> list[str]:
     return [part.strip() for part in value.strip("[]").split(",") if part.strip()]
 
 
-def _run_overrides(folder: Path) -> list[str]:
-    """Overrides that repeat the configuration of the run a model was exported by; none for other folders."""
-    file = folder.parent / "config.yaml"
-    if folder.name != "export" or not file.exists():
-        return ["model=local"]
-    run = yaml.safe_load(file.read_text())
-    model = run["model"]
-    overrides = [
-        "model=local",
-        f"model.max_context={model['max_context']}",
-        f"model.dtype={model['dtype']}",
-        f"data.prompt={json.dumps(run['data']['prompt'])}",
-        f"eval.max_tokens={run['eval']['max_tokens']}",
-        f"rollout.max_tokens={run['rollout']['max_tokens']}",
-    ]
-    if model["stop_tokens"]:
-        overrides.append(f"model.stop_tokens={json.dumps(model['stop_tokens'])}")
-    return overrides
+def _run_config(folder: Path) -> Config | None:
+    """The configuration of the run that exported a model; None for other folders."""
+    stored = folder.parent / "config.yaml"
+    return validate(yaml.safe_load(stored.read_text())) if folder.name == "export" and stored.exists() else None
+
+
+def _preset_of(hub_id: str) -> str:
+    """The option of conf/model/ with this path, else `local`."""
+    for file in (CONF_DIR / "model").glob("*.yaml"):
+        if yaml.safe_load(file.read_text()).get("path") == hub_id:
+            return file.stem
+    return "local"
 
 
 def compose_job(model: str, benchmarks: Sequence[str], overrides: Sequence[str], label: str) -> Job:
@@ -81,15 +71,32 @@ def compose_job(model: str, benchmarks: Sequence[str], overrides: Sequence[str],
     Raises:
         ConfigError: with every problem of this model's evaluation.
     """
-    if (CONF_DIR / "model" / f"{model}.yaml").exists():
-        chosen = [f"model={model}"]
-    else:
-        chosen = [*_run_overrides(Path(model)), f"model.path={model}"]
+    is_preset = (CONF_DIR / "model" / f"{model}.yaml").exists()
+    chosen = [f"model={model}"] if is_preset else [f"model={_preset_of(model)}", f"model.path={model}"]
     fixed = [f"eval.benchmarks=[{','.join(benchmarks)}]", "mel.enabled=false", "data.max_prompt_tokens=null"]
     config = compose_config([*chosen, *fixed, *overrides])
     if not config.eval.benchmarks:
         raise ConfigError([Problem("benchmarks", None, "nothing to evaluate on", "e.g. benchmarks=[aime24,amc23]")])
+    if not is_preset and (run := _run_config(Path(model))):
+        config = _as_trained(config, run, overrides)
     return Job(label, config, checked_and_prepared(config, with_training_data=False))
+
+
+def _as_trained(config: Config, run: Config, overrides: Sequence[str]) -> Config:
+    """Model, prompt, rewards and lengths of the run that exported the model, where no override speaks of them."""
+    given = {word.lstrip("+").split("=", 1)[0].split(".")[0] for word in overrides}
+    update: dict[str, Any] = {}
+    if "model" not in given:
+        update["model"] = run.model.model_copy(update={"path": config.model.path})
+    if "data" not in given:
+        update["data"] = config.data.model_copy(update={"prompt": run.data.prompt})
+    if "reward" not in given:
+        update["reward"] = run.reward
+    if "eval" not in given:
+        update["eval"] = config.eval.model_copy(update={"max_tokens": run.eval.max_tokens})
+    if "rollout" not in given:
+        update["rollout"] = config.rollout.model_copy(update={"max_tokens": run.rollout.max_tokens})
+    return config.model_copy(update=update)
 
 
 def parse(words: Sequence[str]) -> tuple[list[Job], Path]:
@@ -157,10 +164,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(__doc__)
         return 0
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    output = Path("runs")
     try:
         jobs, output = parse(words)
         output = output.absolute()
-        output.mkdir(parents=True, exist_ok=True)
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            why = f"it cannot be written: {error.strerror}"
+            raise ConfigError([Problem("output", output, why, "choose another folder")]) from error
         done = asyncio.run(evaluate(jobs, output))
         write_results(output, done)
     except ConfigError as error:
@@ -169,9 +181,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, asyncio.CancelledError):
         print(f"mel_ray interrupted; start again with output={output} to ask only what is missing", file=sys.stderr)
         return 130
-    except OSError as error:
-        print(f"output={output}: cannot be written: {error.strerror}", file=sys.stderr)
-        return 2
     except BaseException as error:
         cause: BaseException = error
         while isinstance(cause, BaseExceptionGroup):

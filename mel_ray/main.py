@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mel_ray.check import plan_text, prompts_text
-from mel_ray.config.load import compose_config, to_yaml
+from mel_ray.config.load import compose_config, continued_config, to_yaml
 from mel_ray.config.problems import ConfigError, Problem
 from mel_ray.config.schema import Config
 from mel_ray.data.prompts import PromptStream
@@ -28,11 +28,24 @@ from mel_ray.prepare import Prepared, checked_and_prepared
 DONE, FAILED, BAD_REQUEST, INTERRUPTED = 0, 1, 2, 130
 
 
+def requested_config(overrides: Sequence[str]) -> Config:
+    """The configuration asked for; a run that continues starts from its stored one.
+
+    Raises:
+        ConfigError: an override, key or value is wrong.
+    """
+    config = compose_config(overrides)
+    stored = RunFolder(Path(config.run.dir) / str(config.run.name)).config
+    if config.run.name and config.run.resume == "auto" and stored.exists():
+        return continued_config(stored, overrides)
+    return config
+
+
 def open_run(config: Config, prepared: Prepared) -> tuple[Config, RunFolder, Path | None]:
     """The run's folder, with the checkpoint to continue from if there is one.
 
     Raises:
-        ConfigError: the name is taken, the folder cannot be written, or there is nothing to continue.
+        ConfigError: the name is taken, or the folder cannot be written.
     """
     directory = Path(config.run.dir)
     name = config.run.name or fresh_name(directory, f"{'mel' if config.mel.enabled else 'grpo'}-seed{config.run.seed}")
@@ -46,7 +59,6 @@ def open_run(config: Config, prepared: Prepared) -> tuple[Config, RunFolder, Pat
     except RunFolderError as error:
         raise ConfigError([Problem("run.dir", config.run.dir, str(error), "choose another run.dir")]) from error
     config = config.model_copy(update={"run": config.run.model_copy(update={"name": name})})
-    folder.config.write_text(to_yaml(config))
     return config, folder, latest_checkpoint(folder.checkpoints) if exists else None
 
 
@@ -60,7 +72,8 @@ def read_state(checkpoint: Path | None, config: Config) -> DriverState:
         raise ConfigError(
             [Problem("run.resume", config.run.resume, why, "remove it to continue from an older one")]
         ) from error
-    if state.step >= config.run.steps:
+    is_exported = (checkpoint.parents[1] / "export" / "config.json").exists()
+    if state.step > config.run.steps or (state.step == config.run.steps and is_exported):
         why = f"run '{config.run.name}' already has {state.step} steps"
         raise ConfigError([Problem("run.steps", config.run.steps, why, "raise it to train further")])
     return state
@@ -124,10 +137,11 @@ def first_cause(error: BaseException) -> BaseException:
 
 def run(overrides: Sequence[str]) -> int:
     started = time.monotonic()
-    config = compose_config(overrides)
+    config = requested_config(overrides)
     prepared = checked_and_prepared(config)
     config, folder, checkpoint = open_run(config, prepared)
     progress = Progress(read_state(checkpoint, config))
+    folder.config.write_text(to_yaml(config))
     folder.rewind(progress.state.step if checkpoint else -1)
     print(f"run folder: {folder.path}", flush=True)
     if prepared.prompts.too_long:

@@ -1,6 +1,7 @@
 """From configuration to a running system: connects to Ray and builds the four pools."""
 
 import asyncio
+import math
 import os
 import shutil
 import tempfile
@@ -12,7 +13,7 @@ import ray
 
 from mel_ray.config.checks import find_resource_problems
 from mel_ray.config.machine import Machine, this_machine
-from mel_ray.config.problems import ConfigError
+from mel_ray.config.problems import ConfigError, Problem
 from mel_ray.config.schema import Config
 from mel_ray.engines.settings import EngineSettings, PolicySettings
 from mel_ray.pools.experience import ExperiencePool
@@ -37,7 +38,12 @@ def connected_to_ray(config: Config) -> Iterator[None]:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
             found = ray.cluster_resources()
             cluster = Machine(found.get("CPU", 0), found.get("GPU", 0), is_cluster=True)
-            if problems := find_resource_problems(config, cluster):
+            problems = find_resource_problems(config, cluster)
+            nodes = sum(node["Alive"] for node in ray.nodes())
+            if nodes > 1 and weight_transport(config.cluster) == "shm":
+                why = f"shared memory does not reach the {nodes} nodes of this cluster"
+                problems.append(Problem("cluster.weight_transfer", config.cluster.weight_transfer, why, "use gloo"))
+            if problems:
                 raise ConfigError(problems)
         else:
             scratch = tempfile.mkdtemp(prefix="mel_ray_", dir="/tmp")  # Ray's socket paths must stay short
@@ -79,7 +85,7 @@ def policy_settings(config: Config, model_folder: Path) -> PolicySettings:
         temperature=config.rollout.temperature,
         attention=pool.attention,
         gradient_checkpointing=pool.gradient_checkpointing,
-        logprob_chunk=pool.logprob_chunk,
+        head_pieces=math.ceil(max(pool.token_budget, config.model.max_context) / pool.logprob_chunk),
         threads=pool.threads,
         weight_decay=algorithm.weight_decay,
         betas=algorithm.betas,

@@ -33,6 +33,12 @@ def _batch(config: Config) -> Iterator[Problem]:
         )
     if rollout.temperature == 0:
         yield Problem("rollout.temperature", 0, "all trajectories of a group would be the same", "use 1.0")
+    if rollout.top_p != 1.0:
+        why = "the trainer scores tokens under the full distribution, so its ratios would be wrong"
+        yield Problem("rollout.top_p", rollout.top_p, why, "use 1.0")
+    if config.mel.enabled and config.mel.temperature != rollout.temperature:
+        why = f"meta-experiences are scored at rollout.temperature={rollout.temperature:g}"
+        yield Problem("mel.temperature", config.mel.temperature, why, "make both equal")
 
 
 def _context(config: Config) -> Iterator[Problem]:
@@ -94,6 +100,17 @@ def _mel(config: Config) -> Iterator[Problem]:
 def _prompts(config: Config) -> Iterator[Problem]:
     if why := template_problem(config.data.prompt, "question"):
         yield Problem("data.prompt", config.data.prompt, why, "use only {{ question }}")
+    sources = [("data.train", config.data.train)] + [
+        (f"eval.benchmarks[{b.name}]", b.source) for b in config.eval.benchmarks
+    ]
+    for path, source in sources:
+        try:
+            if source.answer_pattern and re.compile(source.answer_pattern).groups < 1:
+                yield Problem(
+                    f"{path}.answer_pattern", source.answer_pattern, "it has no group", "put () around the answer"
+                )
+        except re.error as error:
+            yield Problem(f"{path}.answer_pattern", source.answer_pattern, f"not a regular expression: {error}")
     for k in config.eval.pass_k:
         if not 2 <= k <= config.eval.samples:
             why = f"k must be between 2 and eval.samples={config.eval.samples}"

@@ -46,7 +46,7 @@ def _did_you_mean(word: str, known: Iterable[str]) -> str:
     if not close:
         last = word.rsplit(".", 1)[-1]
         close = [key for key in known if key.rsplit(".", 1)[-1] == last][:1]
-    return f"did you mean '{close[0]}'?" if close else "see 'python -m mel_ray.main --check' for all keys"
+    return f"did you mean '{close[0]}'?" if close else "conf/ and mel_ray/config/schema.py hold all keys"
 
 
 def _override_problems(overrides: Sequence[str], conf_dir: Path) -> list[Problem]:
@@ -111,20 +111,25 @@ def compose_config(overrides: Sequence[str] = (), conf_dir: Path = CONF_DIR) -> 
 
 
 def _with_experiment(overrides: Sequence[str]) -> list[str]:
-    """The experiment that fits the model, unless one is asked for: embedded for tiny, else mel_paper."""
+    """The experiment that fits the model, unless one is asked for."""
     given = dict(text.split("=", 1) for text in overrides if "=" in text)
     if "experiment" in given:
         return list(overrides)
-    is_tiny = given.get("model", "tiny") == "tiny"
-    return [f"experiment={'embedded' if is_tiny else 'mel_paper'}", *overrides]
+    fitting = {"tiny": "embedded", "local": "custom"}.get(given.get("model", "tiny"), "mel_paper")
+    return [f"experiment={fitting}", *overrides]
 
 
 def _expand_benchmarks(values: Any, conf_dir: Path) -> None:
     """Replace names in `eval.benchmarks` by what `conf/benchmark/<name>.yaml` says."""
-    section = values.get("eval") or {}
+    section = values.get("eval")
+    if not isinstance(section, dict):
+        raise ConfigError([Problem("eval", section, "this is a group of keys", "set eval.every and so on")])
     known = _groups(conf_dir).get("benchmark", [])
+    names = section.get("benchmarks") or []
+    if not isinstance(names, list):
+        raise ConfigError([Problem("eval.benchmarks", names, "this is a list", f"write eval.benchmarks=[{names}]")])
     expanded = []
-    for entry in section.get("benchmarks") or []:
+    for entry in names:
         if not isinstance(entry, str):
             expanded.append(entry)
             continue
@@ -134,6 +139,31 @@ def _expand_benchmarks(values: Any, conf_dir: Path) -> None:
         source = yaml.safe_load((conf_dir / "benchmark" / f"{entry}.yaml").read_text())
         expanded.append({"name": entry, "source": source})
     section["benchmarks"] = expanded
+
+
+def continued_config(stored: Path, overrides: Sequence[str], conf_dir: Path = CONF_DIR) -> Config:
+    """The stored configuration of a run with single keys overridden; groups cannot change in mid-run.
+
+    Raises:
+        ConfigError: an override is wrong or names a group, or the stored file cannot be read.
+    """
+    if problems := _override_problems(overrides, conf_dir):
+        raise ConfigError(problems)
+    try:
+        values = OmegaConf.load(stored)
+        for text in overrides:
+            override = OverridesParser.create().parse_override(text)
+            if override.key_or_group in _groups(conf_dir):
+                why = "a run that continues keeps its groups"
+                raise ConfigError(
+                    [Problem(override.key_or_group, override.value(), why, "leave it out, or start a new run")]
+                )
+            OmegaConf.update(values, override.key_or_group, override.value(), force_add=True)
+        plain = OmegaConf.to_container(values, resolve=True)
+    except (OSError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError([Problem(str(stored), None, f"cannot be read ({error})")]) from error
+    _expand_benchmarks(plain, conf_dir)
+    return validate(plain)
 
 
 def _forced(text: str, conf_dir: Path) -> str:

@@ -44,7 +44,7 @@ def make_plan(config: Config) -> Plan:
         PoolPlan("experience", borrowed, cluster.experience.actors, cluster.experience.cpus, 0),
         PoolPlan("policy", "DeepSpeed ZeRO-3", cluster.policy.ranks, cluster.policy.cpus, int(is_cuda)),
     ]
-    if cluster.experience.engines:
+    if config.mel.enabled and cluster.experience.engines:
         pools.insert(
             3, PoolPlan("experience engines", engine, cluster.experience.engines, cluster.rollout.cpus, engine_gpus)
         )

@@ -70,10 +70,18 @@ class ChatTokenizer:
             ) from error
         template_file = folder / "chat_template.jinja"
         own = template_file.read_text(encoding="utf-8") if template_file.exists() else settings.get("chat_template")
-        self._template = _compile(model.chat_template or (own if isinstance(own, str) else PLAIN_TEMPLATE))
+        source = model.chat_template or (own if isinstance(own, str) else PLAIN_TEMPLATE)
         self._specials = {name: _token_text(settings.get(name)) or "" for name in ("bos_token", "eos_token")}
         self._system = model.system_prompt
         self._special_texts = [t.content for t in self._tokenizer.get_added_tokens_decoder().values() if t.special]
+        try:
+            self._template = _compile(source)
+            self.render("x")
+        except TemplateError as error:
+            why = f"the chat template cannot be used: {error}"
+            raise ConfigError(
+                [Problem("model.chat_template", None, why, "set another, or another system_prompt")]
+            ) from error
         self.stop_ids = self._stop_ids(model.stop_tokens, generation)
 
     def _stop_ids(self, stop_tokens: Sequence[str], generation: dict[str, Any]) -> tuple[int, ...]:

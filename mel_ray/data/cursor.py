@@ -25,7 +25,11 @@ class Cursor:
         self._count, self._seed, self.position = count, seed, position
 
     def take(self, count: int) -> list[int]:
-        """The next `count` indices."""
+        """The next `count` indices; those that would straddle two epochs start the next one, so that nothing repeats
+        (unless `count` is more than an epoch holds)."""
+        left = self._count - self.position % self._count
+        if left < count <= self._count:
+            self.position += left
         taken = []
         for position in range(self.position, self.position + count):
             epoch, offset = divmod(position, self._count)

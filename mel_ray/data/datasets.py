@@ -59,7 +59,7 @@ def _table_questions(source: SourceConfig, path: str) -> Iterator[Question]:
                     question = _stripped(where.text(source.question), source)
                     answer = _answer(where.text(source.answer), source)
                     yield Question(question, answer, _tolerance(where, source))
-        except (OSError, ValueError, csv.Error) as error:
+        except (OSError, ValueError, IndexError, re.error, csv.Error) as error:
             why = f"cannot read {file}: {str(error).splitlines()[0]}"
             raise ConfigError([Problem(f"{path}.path", source.path, why)]) from error
 

@@ -1,7 +1,7 @@
 """Evaluation on live engines: greedy and sampled answers to every question of a benchmark.
 
-Concurrency: all questions are asked at once and flow through the engines' continuous batch; each is judged as
-soon as it is answered. What a journal already knows is not asked again.
+Concurrency: as many questions as the engines hold are asked at once; each is judged as soon as it is answered. What
+a journal already knows is not asked again.
 """
 
 import asyncio
@@ -29,6 +29,9 @@ class Evaluator:
 
     def __init__(self, cfg: Config, rollout: Rollout, verifier: Verifier) -> None:
         self._cfg, self._rollout, self._verifier = cfg, rollout, verifier
+        # As many questions as the engines can run at once, so that no deadline counts the time in a queue.
+        pool = cfg.cluster.rollout
+        self._room = asyncio.Semaphore(max(4, pool.engines * pool.max_sequences // max(1, cfg.eval.samples)))
 
     async def results(self, benchmark: Benchmark, journal: Journal) -> list[QuestionResult]:
         """Answers to every question, in the benchmark's order."""
@@ -60,7 +63,8 @@ class Evaluator:
             derive_seed(self._cfg.run.seed, "eval", prompt.question_id, f"{temperature:g}", i) for i in range(count)
         )
         sampling = Sampling(seeds, temperature, self._cfg.eval.max_tokens, self._cfg.eval.top_p if temperature else 1.0)
-        group = await self._rollout.generate(prompt, sampling)
-        verdict = await self._verifier.judge(group)
+        async with self._room:
+            group = await self._rollout.generate(prompt, sampling)
+            verdict = await self._verifier.judge(group)
         await journal.add(group, verdict, temperature)
         return Answered.of(group.facts, verdict)

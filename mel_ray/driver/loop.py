@@ -64,9 +64,9 @@ class Loop:
                 await self.evaluate(step)
             if self._is_due(self.cfg.checkpoint.every, step) and step < last:
                 await self.checkpoints.save(self.progress.state)
+        await self.checkpoints.save(self.progress.state)  # before anything else can fail
         if self.cfg.eval.after:
             await self.evaluate(last)
-        await self.checkpoints.save(self.progress.state)
 
     async def evaluate(self, step: int) -> None:
         for benchmark in self.benchmarks:

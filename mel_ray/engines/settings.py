@@ -39,7 +39,7 @@ class PolicySettings:
     temperature: float
     attention: str
     gradient_checkpointing: bool
-    logprob_chunk: int
+    head_pieces: int  # calls of the output head per microbatch, the same on every rank
     threads: int
     weight_decay: float
     betas: tuple[float, float]

@@ -44,10 +44,10 @@ def join(rendezvous: Rendezvous, device: str) -> None:
 class PolicyModel(nn.Module):
     """The causal LM as a function from sequences to the logprobs of their completions."""
 
-    def __init__(self, causal_lm: nn.Module, chunk: int, temperature: float) -> None:
+    def __init__(self, causal_lm: nn.Module, pieces: int, temperature: float) -> None:
         super().__init__()
         self.causal_lm = causal_lm
-        self._chunk, self._temperature = chunk, temperature
+        self._pieces, self._temperature = pieces, temperature
 
     def forward(self, ids: Tensor, predicts: Tensor) -> tuple[Tensor, Tensor]:
         """`ids`: [rows, width], padded on the right; `predicts`: bool [rows, width - 1], whether a position's
@@ -58,7 +58,7 @@ class PolicyModel(nn.Module):
         backbone = self.causal_lm.base_model
         hidden = backbone(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
         head = self.causal_lm.get_output_embeddings()
-        return chunked_logprobs(hidden[predicts], ids[:, 1:][predicts], head, self._chunk, self._temperature)
+        return chunked_logprobs(hidden[predicts], ids[:, 1:][predicts], head, self._pieces, self._temperature)
 
 
 def deepspeed_config(settings: PolicySettings) -> dict[str, Any]:
@@ -70,13 +70,13 @@ def deepspeed_config(settings: PolicySettings) -> dict[str, Any]:
             "stage": 3,
             "contiguous_gradients": True,
             "overlap_comm": settings.device == "cuda",
-            "stage3_gather_16bit_weights_on_model_save": True,
         },
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 10**9,
     }
     if settings.dtype == "bfloat16":
         config["bf16"] = {"enabled": True}
+        config["data_types"] = {"grad_accum_dtype": "fp32"}  # dozens of microbatches add up
     return config
 
 
@@ -97,7 +97,7 @@ class Zero3Policy:
         )
         if settings.gradient_checkpointing:
             causal_lm.gradient_checkpointing_enable({"use_reentrant": False})
-        model = PolicyModel(causal_lm, settings.logprob_chunk, settings.temperature)
+        model = PolicyModel(causal_lm, settings.head_pieces, settings.temperature)
         model.train()
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=0.0, betas=settings.betas, weight_decay=settings.weight_decay
@@ -250,7 +250,7 @@ class Zero3Policy:
                 return 0.0
             dtype = getattr(torch, self._settings.dtype)
             exported = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(self._device)
-            model = PolicyModel(exported, self._settings.logprob_chunk, self._settings.temperature)
+            model = PolicyModel(exported, self._settings.head_pieces, self._settings.temperature)
             reloaded, _ = model(ids, predicts)
         return float((trained - reloaded).abs().max())
 

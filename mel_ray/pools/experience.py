@@ -19,6 +19,7 @@ from mel_ray.mel.prompts import abstraction_prompt, replay_prompt
 from mel_ray.pools.process import redirect_output, runtime_env
 from mel_ray.pools.rollout import EnginePool
 from mel_ray.pools.waiting import settle
+from mel_ray.records.arrays import TokenIds
 from mel_ray.records.experience import ContrastivePair, Draft, DraftFacts, DraftState
 from mel_ray.records.exploration import DraftTicket, GroupTicket, ReplayTicket
 from mel_ray.records.seeds import derive_seed
@@ -81,6 +82,8 @@ class ExperienceActor:
             return draft(written=written, experience=None, state=state, reason=str(failure))
         if leaks_answer(experience, prompt.answer):
             return draft(written=written, experience=None, state=DraftState.LEAKED_ANSWER)
+        if len(self._replay_ids(prompt.question, trajectory.text)) + self._mel.replay_max_tokens > self._max_context:
+            return draft(written=written, experience=None, state=DraftState.CONTEXT_TOO_LONG, reason="the replay")
         return draft(written=written, experience=experience, state=DraftState.PARSED)
 
     @ray.method(num_returns=2)
@@ -89,17 +92,18 @@ class ExperienceActor:
         draft = drafts[index]
         if draft.written is None:
             raise ValueError(f"draft {index} of {draft.question_id} was never written")
-        text = draft.written.trajectories[0].text
-        token_ids = self._tokenizer.prompt_ids(replay_prompt(self._mel.template, draft.question, text))
+        token_ids = self._replay_ids(draft.question, draft.written.trajectories[0].text)
         seeds = (
             derive_seed(self._run_seed, step, draft.question_id, "replay", index, number)
             for number in range(self._mel.replays)
         )
-        room = self._max_context - len(token_ids)
-        sampling = Sampling(tuple(seeds), self._mel.temperature, min(self._mel.replay_max_tokens, max(1, room)))
+        sampling = Sampling(tuple(seeds), self._mel.temperature, self._mel.replay_max_tokens)
         prompt = Prompt(draft.question_id, draft.question, draft.answer, token_ids, draft.tolerance)
         group_ref, facts_ref = engine.generate.remote(prompt, sampling)
         return await group_ref, await facts_ref
+
+    def _replay_ids(self, question: str, experience: str) -> TokenIds:
+        return self._tokenizer.prompt_ids(replay_prompt(self._mel.template, question, experience))
 
 
 class ExperiencePool:

@@ -198,8 +198,10 @@ class PolicyPool:
         await asyncio.gather(*(self._on_engine(engine, "begin_update", seconds) for engine in engines))
         if self.transport == "shm":
             sent = (await self._on_all("send", seconds))[0]
-            await asyncio.gather(*(self._on_engine(engine, "receive", seconds, sent[1]) for engine in engines))
-            await self._on_first("clean_up_sender", seconds)
+            try:
+                await asyncio.gather(*(self._on_engine(engine, "receive", seconds, sent[1]) for engine in engines))
+            finally:
+                await self._on_first("clean_up_sender", seconds)
         else:
             info = dense_update_info(self._metas)
             receiving = [self._on_engine(engine, "receive", seconds, info) for engine in engines]

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-# Measured in docs/embedded.md: without these, vLLM compiles for seconds at the first logprobs and two
+# Without these, vLLM compiles for seconds at the first logprobs and two
 # engines pin themselves to the same core.
 COMMON_ENV = {
     "HF_HUB_OFFLINE": "1",

@@ -104,14 +104,19 @@ def judge_custom(function: RewardFunction, request: dict[str, Any]) -> list[dict
 
 def main() -> None:
     die_with_parent()
+    # Replies get a channel of their own: whatever a reward function prints goes to stderr.
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     settings = json.loads(sys.argv[1])
     function = load_function(settings["function"]) if settings["function"] else None
     if function is None:
         equivalent("\\frac{1}{2}", "x", fast=False)  # import and warm up what a later deadline must not pay for
     limit_resources()
+    folder = os.getcwd()
+    os.rmdir(folder)  # nothing may be left there, and nobody is left to clean up when we are killed
     if function is None:
-        forbid_side_effects(os.getcwd())
-    print("ready", flush=True)
+        forbid_side_effects(folder)
+    print("ready", file=replies, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
         if function is not None:
@@ -119,7 +124,7 @@ def main() -> None:
         else:
             tolerance = request["tolerance"]
             verdicts = [judge_answer(r, request["answer"], tolerance, settings["rules"]) for r in request["responses"]]
-        print(json.dumps(verdicts), flush=True)
+        print(json.dumps(verdicts), file=replies, flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import json
 import os
 import selectors
-import shutil
 import signal
 import subprocess
 import sys
@@ -36,7 +35,6 @@ class JudgeProcess:
 
     def __init__(self, settings: VerifierSettings) -> None:
         self._settings = settings
-        self._folder = tempfile.mkdtemp(prefix="mel_ray_judge_")
         self._buffer = b""
         self.replaced = 0
         self._start()
@@ -50,8 +48,8 @@ class JudgeProcess:
             [sys.executable, "-m", "mel_ray.rewards.child", argument],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd=self._folder,
+            stderr=None if self._settings.function else subprocess.DEVNULL,
+            cwd=tempfile.mkdtemp(prefix="mel_ray_judge_"),  # the child removes it
             env=environment,
             start_new_session=True,
         )
@@ -114,7 +112,6 @@ class JudgeProcess:
 
     def close(self) -> None:
         self._kill()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class Verifier:

@@ -1,6 +1,6 @@
 """Log-probabilities of chosen tokens without ever holding all logits.
 
-A 150k vocabulary in float32 costs 0.6 MB a token; the head is therefore applied to a chunk of positions at a
+A 150k vocabulary in float32 costs 0.6 MB a token; the head is therefore applied to a piece of the positions at a
 time and recomputed in the backward pass.
 """
 
@@ -24,17 +24,17 @@ def _chunk(hidden: Tensor, targets: Tensor, head: Head, temperature: float) -> t
 
 
 def chunked_logprobs(
-    hidden: Tensor, targets: Tensor, head: Head, chunk: int, temperature: float = 1.0
+    hidden: Tensor, targets: Tensor, head: Head, pieces: int, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """log p(target) and entropy, both float32 [tokens] and under the sampling temperature.
 
-    `hidden`: [tokens, hidden size] at the positions that predict `targets` [tokens]. The entropy carries no
-    gradient.
+    `hidden`: [tokens, hidden size] at the positions that predict `targets` [tokens]. The head is called exactly
+    `pieces` times, on empty pieces too: under ZeRO-3 a call is a collective, and ranks differ in tokens. The entropy
+    carries no gradient.
     """
     parts = []
-    for start in range(0, len(targets), chunk):
-        piece = hidden[start : start + chunk], targets[start : start + chunk]
-        if torch.is_grad_enabled() and len(targets) > chunk:
+    for piece in zip(hidden.tensor_split(pieces), targets.tensor_split(pieces), strict=True):
+        if torch.is_grad_enabled() and pieces > 1:
             parts.append(checkpoint(_chunk, *piece, head, temperature, use_reentrant=False))
         else:
             parts.append(_chunk(*piece, head, temperature))

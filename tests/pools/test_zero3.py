@@ -59,9 +59,9 @@ def outcomes(ray_session, tmp_path_factory):
     specs = [replace(spec, ref=ref) for spec in bare]
 
     async def run(ranks: int, budget: int):
-        config = compose_config(
-            [f"cluster.policy.ranks={ranks}", "cluster.policy.threads=1", "algorithm.max_grad_norm=0.5"]
-        )
+        chunk = 4096 if budget == 4096 else 1024  # one call of the head per microbatch, or four
+        overrides = [f"cluster.policy.ranks={ranks}", f"cluster.policy.logprob_chunk={chunk}"]
+        config = compose_config([*overrides, "cluster.policy.threads=1", "algorithm.max_grad_norm=0.5"])
         folder = tmp_path_factory.mktemp(f"r{ranks}b{budget}")
         policy = PolicyPool(config.cluster, policy_settings(config, EMBEDDED), 1, folder)
         try:

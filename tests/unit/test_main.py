@@ -2,10 +2,10 @@
 
 import pytest
 
-from mel_ray.config.load import compose_config
+from mel_ray.config.load import compose_config, to_yaml
 from mel_ray.config.problems import ConfigError
 from mel_ray.driver.state import DriverState
-from mel_ray.main import BAD_REQUEST, DONE, main, open_run, read_state
+from mel_ray.main import BAD_REQUEST, DONE, main, open_run, read_state, requested_config
 from mel_ray.prepare import prepare
 
 
@@ -22,12 +22,13 @@ def test_a_fresh_run_gets_a_fresh_name_and_its_configuration(tmp_path, prepared)
     first, folder, checkpoint = open_run(configured(tmp_path), prepared)
     second, _, _ = open_run(configured(tmp_path), prepared)
     assert first.run.name != second.run.name
-    assert f"name: {first.run.name}" in folder.config.read_text()
+    assert folder.path.name == first.run.name
     assert checkpoint is None
 
 
 def test_a_name_that_exists_is_refused_unless_it_is_continued(tmp_path, prepared):
     config, folder, _ = open_run(configured(tmp_path, "run.name=mine"), prepared)
+    folder.config.write_text(to_yaml(config))
     with pytest.raises(ConfigError, match="a run of this name exists"):
         open_run(configured(tmp_path, "run.name=mine"), prepared)
     assert open_run(configured(tmp_path, "run.name=mine", "run.resume=auto"), prepared)[2] is None
@@ -43,12 +44,26 @@ def test_a_name_that_exists_is_refused_unless_it_is_continued(tmp_path, prepared
 
 def test_what_cannot_be_continued_is_a_sentence(tmp_path):
     config = configured(tmp_path, "run.steps=5")
-    DriverState(step=5).write(tmp_path / "driver.json")
+    saved = tmp_path / "checkpoints" / "step-000005"
+    saved.mkdir(parents=True)
+    DriverState(step=5).write(saved / "driver.json")
+    assert read_state(saved, config).step == 5  # killed before its export: only that is left to do
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match="already has 5 steps"):
-        read_state(tmp_path, config)
-    (tmp_path / "driver.json").write_text("{")
+        read_state(saved, config)
+    (saved / "driver.json").write_text("{")
     with pytest.raises(ConfigError, match="cannot be read"):
-        read_state(tmp_path, config)
+        read_state(saved, config)
+
+
+def test_a_continued_run_keeps_its_configuration(tmp_path, prepared):
+    config, folder, _ = open_run(configured(tmp_path, "run.name=mine", "algorithm.lr=0.5", "mel.weight=0.7"), prepared)
+    folder.config.write_text(to_yaml(config))
+    again = requested_config([f"run.dir={tmp_path}", "run.name=mine", "run.resume=auto", "run.steps=77"])
+    assert (again.algorithm.lr, again.mel.weight, again.run.steps) == (0.5, 0.7, 77)
+    with pytest.raises(ConfigError, match="keeps its groups"):
+        requested_config([f"run.dir={tmp_path}", "run.name=mine", "run.resume=auto", "mel=off"])
 
 
 def test_help_and_wrong_requests(capsys, tmp_path):

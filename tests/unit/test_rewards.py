@@ -136,6 +136,8 @@ def test_a_tolerance_widens_equality():
 def spells_yes(responses):
     """A custom reward for the tests: async, and rewarding half a point for politeness."""
 
+    print("a reward function may print")
+
     async def judge():
         return [
             Judgement(
