@@ -84,17 +84,18 @@ def compose_job(model: str, benchmarks: Sequence[str], overrides: Sequence[str],
 
 def _as_trained(config: Config, run: Config, overrides: Sequence[str]) -> Config:
     """Model, prompt, rewards and lengths of the run that exported the model, where no override speaks of them."""
-    given = {word.lstrip("+").split("=", 1)[0].split(".")[0] for word in overrides}
+    given = {word.lstrip("+").split("=", 1)[0] for word in overrides}
+    groups = {key.split(".")[0] for key in given}
     update: dict[str, Any] = {}
-    if "model" not in given:
+    if "model" not in groups:
         update["model"] = run.model.model_copy(update={"path": config.model.path})
-    if "data" not in given:
+    if not given & {"data", "data.prompt"}:
         update["data"] = config.data.model_copy(update={"prompt": run.data.prompt})
-    if "reward" not in given:
+    if "reward" not in groups:
         update["reward"] = run.reward
-    if "eval" not in given:
+    if "eval.max_tokens" not in given:
         update["eval"] = config.eval.model_copy(update={"max_tokens": run.eval.max_tokens})
-    if "rollout" not in given:
+    if "rollout.max_tokens" not in given:
         update["rollout"] = config.rollout.model_copy(update={"max_tokens": run.rollout.max_tokens})
     return config.model_copy(update=update)
 
