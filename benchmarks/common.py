@@ -11,9 +11,13 @@ from typing import Any
 from mel_ray.config.load import compose_config
 from mel_ray.config.schema import Config
 from mel_ray.data.prompts import PromptStream
+from mel_ray.driver.checkpoints import Checkpoints
+from mel_ray.driver.state import DriverState
 from mel_ray.driver.step import Stepper
 from mel_ray.prepare import Prepared, prepare
-from mel_ray.records.exploration import Exploration
+from mel_ray.records.evaluation import Answered
+from mel_ray.records.exploration import Exploration, GroupTicket
+from mel_ray.records.verdict import GroupVerdict
 from mel_ray.wiring import Pools, connected_to_ray
 
 
@@ -22,6 +26,34 @@ class NoArchive:
 
     async def record(self, step: int, explored: Sequence[Exploration]) -> None:
         return None
+
+
+class NoCheckpoints(Checkpoints):
+    """Nothing is saved either."""
+
+    def __init__(self) -> None:
+        super().__init__(Path(), 1, [])
+
+    async def save(self, state: DriverState) -> None:
+        return None
+
+
+class NoJournal:
+    """Answers of an evaluation are not kept, nor known."""
+
+    def find(self, question_id: str, temperature: float, count: int) -> Answered | None:
+        return None
+
+    async def add(self, group: GroupTicket, verdict: GroupVerdict, temperature: float) -> None:
+        return None
+
+    async def close(self) -> None:
+        return None
+
+
+class NoJournals:
+    def open(self, benchmark: str, step: int) -> NoJournal:
+        return NoJournal()
 
 
 @asynccontextmanager

@@ -101,6 +101,7 @@ async def train(
     """Run until the steps are done; `progress` tells at any time what has been done."""
     from mel_ray.pools.archive import RunArchive
     from mel_ray.pools.journal import RunJournals
+    from mel_ray.pools.lesson_memory import LessonMemory
     from mel_ray.wiring import Pools, connected_to_ray
 
     task = asyncio.current_task()
@@ -118,7 +119,10 @@ async def train(
             stepper = Stepper(config, data, pools.rollout, pools.verifier, pools.experience, pools.policy,
                               pools.engines, archive)  # fmt: skip
             evaluator = Evaluator(config, pools.rollout, pools.verifier)
-            checkpoints = Checkpoints(folder.checkpoints, config.checkpoint.keep, pools.policy)
+            memory = LessonMemory(stepper.memory)
+            if checkpoint is not None:
+                await memory.load(checkpoint)
+            checkpoints = Checkpoints(folder.checkpoints, config.checkpoint.keep, [pools.policy, memory])
             loop = Loop(config, stepper, pools.policy, evaluator, prepared.benchmarks,
                         RunJournals(folder), checkpoints, sinks, progress)  # fmt: skip
             await loop.run()

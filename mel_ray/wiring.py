@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import ray
@@ -90,9 +91,8 @@ def policy_settings(config: Config, model_folder: Path) -> PolicySettings:
         weight_decay=algorithm.weight_decay,
         betas=algorithm.betas,
         max_grad_norm=algorithm.max_grad_norm,
-        clip_low=algorithm.clip_low,
-        clip_high=algorithm.clip_high,
-        importance_cap=algorithm.importance_cap,
+        has_reference=algorithm.kl.coefficient > 0,
+        has_slow_weights=config.mel.enabled and config.mel.reptile.every > 0,
     )
 
 
@@ -129,7 +129,8 @@ class Pools:
         self.engines = AllEngines(pools)
         self.policy = PolicyPool(cluster, policy_settings(config, model_folder), cluster.rollout.tensor_parallel, logs)
         self.verifier = VerifierPool(cluster, config.reward, logs)
-        self.experience = ExperiencePool(config, model_folder, lent, logs)
+        self._experience = partial(ExperiencePool, folder=model_folder, engines=lent, logs=logs)
+        self.experience = self._experience(config)
         self.rollout = RolloutPool(rollout_engines, cluster.deadlines.generate)
 
     def kill(self) -> None:
@@ -141,6 +142,13 @@ class Pools:
             *self.experience.actors,
         ):
             ray.kill(actor)
+
+    async def renew_experience(self, config: Config) -> None:
+        """Go on with other options of the meta-experience loop, on the same engines."""
+        for actor in self.experience.actors:
+            ray.kill(actor)
+        self.experience = self._experience(config)
+        await self.experience.ready()
 
     async def ready(self, checkpoint: Path | None = None) -> None:
         """Wait until every actor has loaded, restore the policy, and connect it to the engines."""

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from mel_ray.config.templates import MelTemplate
+from mel_ray.records.update import KlEstimator, Surrogate
 
 
 class Section(BaseModel):
@@ -74,29 +75,103 @@ class RolloutConfig(Section):
     max_tokens: int = Field(ge=1)
 
 
+class KlConfig(Section):
+    """KL penalty against the initial policy, the reference; its model is loaded only with a coefficient above 0."""
+
+    coefficient: float = Field(0.0, ge=0.0)
+    estimator: KlEstimator = "k3"
+    where: Literal["loss", "reward"] = "loss"
+
+
+class RftConfig(Section):
+    """Rejection-sampling fine-tuning (`algorithm.advantage=correct_only`)."""
+
+    weighting: Literal["trajectory", "question"] = "trajectory"  # every correct one alike, or every solved question
+    deduplicate: bool = True  # of equal completions of a question, keep one
+
+
+class DynamicSamplingConfig(Section):
+    """Ask on until the batch holds `rollout.prompts_per_step` groups with signal (DAPO)."""
+
+    enabled: bool = False
+    max_factor: float = Field(3.0, ge=1.0)  # at most this many times `rollout.prompts_per_step` questions a step
+
+
 class AlgorithmConfig(Section):
-    name: Literal["grpo"] = "grpo"
+    """See docs/algorithms.md for formulas and for who uses what."""
+
+    name: str = "grpo"  # what it is called; the keys below say what it is
+    advantage: Literal[
+        "group_standardised",
+        "group_centred",
+        "leave_one_out",
+        "batch_whitened",
+        "group_centred_batch_whitened",
+        "correct_only",
+    ] = "group_standardised"
+    advantage_eps: float = Field(1e-6, ge=0.0)
+    surrogate: Surrogate = "clipped"
+    aggregation: Literal["token_mean", "seq_mean_token_mean", "seq_mean_token_sum", "dr_grpo"] = "seq_mean_token_mean"
+    clip_low: float = Field(0.2, ge=0.0, le=1.0)
+    clip_high: float = Field(0.2, ge=0.0)
+    dual_clip: float | None = Field(None, gt=1.0)  # bound on what a negative advantage can cost, times it
+    log_ratio_clamp: float | None = Field(None, gt=0.0)
+    importance_cap: float | None = Field(None, gt=0.0)  # truncated importance sampling; null is off
+    importance_level: Literal["token", "sequence"] = "token"
+    kl: KlConfig = KlConfig()
+    entropy_coefficient: float = 0.0  # bonus; negative is a penalty
+    incorrect_reward: float = Field(0.0, lt=1.0)  # of a wrong answer; a correct one has 1
+    overlong_zone: float | None = Field(None, gt=0.0, le=1.0)  # last share of rollout.max_tokens with a length penalty
+    overlong_penalty: float = Field(1.0, ge=0.0)  # its size at the end of the zone
+    mask_truncated: bool = False  # leave trajectories that hit max_tokens out of the update
+    dynamic_sampling: DynamicSamplingConfig = DynamicSamplingConfig()
+    rft: RftConfig = RftConfig()
+    minibatches: int = Field(1, ge=1)  # optimizer steps per pass over a batch
+    epochs: int = Field(1, ge=1)  # passes over a batch
     lr: float = Field(ge=0.0)
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: int = Field(0, ge=0)
     weight_decay: float = Field(0.0, ge=0.0)
     betas: tuple[float, float] = (0.9, 0.95)
     max_grad_norm: float = Field(1.0, gt=0.0)
-    minibatches: int = Field(1, ge=1)  # optimizer steps per batch
-    clip_low: float = Field(0.2, ge=0.0, lt=1.0)
-    clip_high: float = Field(0.2, ge=0.0)
-    advantage_eps: float = Field(1e-6, ge=0.0)
-    aggregation: Literal["token_mean", "seq_mean_token_mean", "seq_mean_token_sum", "constant_length"]
-    importance_cap: float | None = Field(None, gt=0.0)  # truncated importance sampling; null is off
-    mask_truncated: bool = False  # leave trajectories that hit max_tokens out of the update
+
+
+class MemoryConfig(Section):
+    """A bounded replay buffer of past meta-experiences (beyond the paper)."""
+
+    size: int = Field(0, ge=0)  # 0 is off
+    per_step: int = Field(8, ge=1)
+    max_age: int = Field(20, ge=1)  # steps
+    weight: float = Field(0.1, ge=0.0)
+
+
+class ReptileConfig(Section):
+    """Every `every` steps, weights = slow + `rate` (weights - slow), which become the new slow ones (beyond the
+    paper)."""
+
+    every: int = Field(0, ge=0)  # 0 is off
+    rate: float = Field(0.5, gt=0.0, le=1.0)
 
 
 class MelConfig(Section):
     enabled: bool = True
     weight: float = Field(1.0, ge=0.0)  # of J_MEL (Eq. 9; paper: 1)
+    weight_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    weight_warmup_steps: int = Field(0, ge=0)
     pairs_per_group: int = Field(1, ge=1)
+    pair_choice: Literal["random", "shortest_correct_longest_common_prefix", "hardest"] = "random"
     replays: int = Field(1, ge=1)
     min_correct_replays: int = Field(1, ge=1)
+    normalisation: Literal["experience", "question"] = (
+        "experience"  # NLL averaged over M* (Eq. 7), or per question first
+    )
+    sections: Literal["all", "heuristics"] = "all"  # which tokens of M* are trained
+    context: Literal["retrospective", "question"] = "retrospective"  # C_retro (Eq. 7), or the bare question
+    target: Literal["experience", "replay"] = "experience"  # M*, or the replay that proved it (context distillation)
+    combination: Literal["joint", "balanced", "separate"] = "joint"  # Eq. 9; the others are beyond the paper
+    balance: float = Field(0.3, gt=0.0)  # balanced: norm of the meta-experience gradient over the policy gradient's
+    memory: MemoryConfig = MemoryConfig()
+    reptile: ReptileConfig = ReptileConfig()
     max_tokens: int = Field(ge=1)  # of a meta-experience
     replay_max_tokens: int = Field(ge=1)
     temperature: float = Field(1.0, ge=0.0)
@@ -190,6 +265,7 @@ class ObserveConfig(Section):
     wandb_project: str = "mel_ray"
     trajectories: float = Field(0.05, ge=0.0, le=1.0)  # share of the questions whose trajectories are kept
     console: Literal["auto", "plain"] = "auto"
+    gradient_split_every: int = Field(0, ge=0)  # steps; norms and cosine of the two terms' gradients; 0 is never
 
 
 class Config(Section):

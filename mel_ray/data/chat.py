@@ -5,6 +5,7 @@ the driver and the experience actors start at once; a test holds both to the sam
 """
 
 import json
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -97,10 +98,6 @@ class ChatTokenizer:
         ids.update(end if isinstance(end, list) else [end])
         return tuple(sorted(ids))
 
-    @property
-    def vocabulary(self) -> int:
-        return self._tokenizer.get_vocab_size(with_added_tokens=True)
-
     def render(self, user_message: str) -> str:
         """The full prompt text for one user message, ending where the assistant begins.
 
@@ -122,6 +119,24 @@ class ChatTokenizer:
     def decode(self, token_ids: Iterable[int]) -> str:
         """Text without special tokens."""
         return self._tokenizer.decode(list(map(int, token_ids)), skip_special_tokens=True)
+
+    def token_span(self, token_ids: Sequence[int] | TokenIds, start: int, end: int) -> tuple[int, int]:
+        """The tokens (first, one past the last) that cover characters `start` to `end` of the decoded text.
+
+        A special token has no characters; those at the very end belong to what precedes them.
+        """
+        ids = list(map(int, token_ids))
+        if not ids:
+            return 0, 0
+
+        def characters(count: int) -> int:
+            return len(self.decode(ids[:count]))
+
+        counts = range(1, len(ids) + 1)
+        first = bisect_right(counts, start, key=characters)
+        last = bisect_left(counts, end, key=characters)
+        is_end = last >= len(ids) or characters(last + 1) == characters(len(ids))
+        return min(first, len(ids) - 1), len(ids) if is_end else last + 1
 
     def decode_with_specials(self, token_ids: Iterable[int]) -> str:
         """The very text the model sees."""

@@ -2,9 +2,10 @@
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
-from mel_ray.driver.ports import Policy
+from mel_ray.driver.ports import Saver
 from mel_ray.driver.state import DriverState
 
 STATE_FILE = "driver.json"
@@ -31,10 +32,10 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 
 class Checkpoints:
-    """`folder`/step-000020/ holds ZeRO-3 shards and the driver's state; `latest` names the newest."""
+    """`folder`/step-000020/ holds what the savers write and the driver's state; `latest` names the newest."""
 
-    def __init__(self, folder: Path, keep: int, policy: Policy) -> None:
-        self._folder, self._keep, self._policy = folder, keep, policy
+    def __init__(self, folder: Path, keep: int, savers: Sequence[Saver]) -> None:
+        self._folder, self._keep, self._savers = folder, keep, savers
 
     async def save(self, state: DriverState) -> None:
         name = f"step-{state.step:06d}"
@@ -45,7 +46,8 @@ class Checkpoints:
             if leftover.exists():
                 shutil.rmtree(leftover)
         partial.mkdir(parents=True)
-        await self._policy.save(partial)
+        for saver in self._savers:
+            await saver.save(partial)
         state.write(partial / STATE_FILE)
         for file in partial.rglob("*"):
             _sync(file)

@@ -20,15 +20,11 @@ class Progress:
     state: DriverState
     evaluations: list[EvalReport] = field(default_factory=list)
     last: StepReport | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
 
     def add(self, report: StepReport, position: int, version: int) -> None:
         ledger: Ledger = self.state.ledger + report.ledger
         self.state = DriverState(report.step, position, version, ledger)
         self.last = report
-        for name, value in report.metrics.items():
-            if name.startswith("time/"):
-                self.seconds[name] = self.seconds.get(name, 0.0) + value
 
 
 class Loop:

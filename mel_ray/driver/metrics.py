@@ -1,5 +1,6 @@
 """From explorations, batch and update to the stable metric names of docs/metrics.md."""
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 
@@ -7,7 +8,7 @@ from mel_ray.records.exploration import Exploration
 from mel_ray.records.ledger import DraftFate, TrajectoryFate
 from mel_ray.records.report import UpdateReport
 from mel_ray.records.verdict import Outcome
-from mel_ray.rl.assemble import Batch
+from mel_ray.rl.assemble import Batch, Lessons
 
 
 def _share(count: float, total: float) -> float:
@@ -20,8 +21,26 @@ def _experience_tokens(explored: Sequence[Exploration]) -> int:
     return written + sum(d.replay.group.facts.completion_tokens for d in drafts if d.replay)
 
 
-def step_metrics(explored: Sequence[Exploration], batch: Batch, update: UpdateReport) -> dict[str, float]:
-    """Metrics of a step but for its timings. Shares are in [0, 1], lengths in tokens."""
+class Clock:
+    """Seconds of a step's phases."""
+
+    def __init__(self) -> None:
+        self._started = self._last = time.monotonic()
+        self._laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        now = time.monotonic()
+        self._laps[name], self._last = now - self._last, now
+
+    def total(self, name: str) -> dict[str, float]:
+        return self._laps | {name: time.monotonic() - self._started}
+
+
+def step_metrics(
+    explored: Sequence[Exploration], lessons: Lessons, batch: Batch, update: UpdateReport
+) -> dict[str, float]:
+    """Metrics of a step but for its timings, over everything that was asked. Shares are in [0, 1], lengths in
+    tokens."""
     verdicts = [verdict for one in explored for verdict in one.verdict.verdicts]
     outcomes = Counter(verdict.outcome for verdict in verdicts)
     rewards = [verdict.reward for verdict in verdicts if verdict.reward is not None]
@@ -53,9 +72,15 @@ def step_metrics(explored: Sequence[Exploration], batch: Batch, update: UpdateRe
         "mel/parsed": float(len(replayed)),
         "mel/kept": float(kept),
         "mel/retention": _share(kept, len(drafts)),
+        "mel/weight": lessons.weight,
+        "mel/past": float(len(lessons.past)),
         "mel/replay_reward": _share(sum(replay_rewards), len(replay_rewards)),
         "advantage/spread": batch.advantage_spread,
         "batch/trained_sequences": float(batch.ledger.trajectories.get(TrajectoryFate.TRAINED, 0) + kept),
+        "batch/questions": float(len(explored)),
+        "batch/filtered_share": _share(
+            batch.ledger.trajectories.get(TrajectoryFate.FILTERED, 0), batch.ledger.sampled_trajectories
+        ),
         "batch/skipped_minibatches": float(batch.skipped_minibatches),
         "tokens/rollout": float(sum(lengths)),
         "tokens/experience": float(_experience_tokens(explored)),

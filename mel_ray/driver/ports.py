@@ -8,8 +8,8 @@ from mel_ray.records.evaluation import Answered
 from mel_ray.records.exploration import DraftTicket, Exploration, GroupTicket, ReplayTicket
 from mel_ray.records.report import EvalReport, StepReport, UpdateReport
 from mel_ray.records.trajectory import Prompt, Sampling
+from mel_ray.records.update import KlEstimator, KlFacts, Shards, Update
 from mel_ray.records.verdict import GroupVerdict
-from mel_ray.rl.assemble import Shards
 
 
 class Data(Protocol):
@@ -46,13 +46,23 @@ class Policy(Protocol):
 
     ranks: int
 
-    async def train(self, minibatches: Sequence[Shards], lr: float) -> UpdateReport: ...
+    async def train(self, update: Update) -> UpdateReport: ...
+
+    async def divergence(self, shards: Shards, estimator: KlEstimator) -> Sequence[Sequence[Sequence[KlFacts]]]:
+        """KL of every sequence to the initial policy, in the order of the shards: [rank][microbatch][sequence]."""
+        ...
 
     async def publish(self, version: int) -> None: ...
 
     async def save(self, folder: Path) -> None: ...
 
     async def export(self, folder: Path) -> None: ...
+
+
+class Saver(Protocol):
+    """Whoever has something to put into a checkpoint folder."""
+
+    async def save(self, folder: Path) -> None: ...
 
 
 class Engines(Protocol):

@@ -1,24 +1,27 @@
 """One training step of Meta-Experience Learning: section 3 of the paper on one screen.
 
 Concurrency: `step` starts one coroutine per question and waits for all of them only because the advantage
-normalisers are global; within `explore` nothing waits for another question.
+normalisers are global; within `explore` nothing waits for another question. Texts are written while the policy trains.
 """
 
 import asyncio
-import time
 from collections.abc import Sequence
+from functools import partial
 
 from mel_ray.config.schema import Config
+from mel_ray.driver.gathering import gather, gather_mixed
 from mel_ray.driver.guard import FailureGuard
-from mel_ray.driver.metrics import step_metrics
+from mel_ray.driver.metrics import Clock, step_metrics
+from mel_ray.driver.planning import bare_trajectories, plan_lessons, plan_update
 from mel_ray.driver.ports import Archive, Data, Engines, Experience, Policy, Rollout, Verifier
+from mel_ray.mel.lessons import Memory
 from mel_ray.mel.replay import proven
 from mel_ray.records.exploration import Exploration
 from mel_ray.records.report import StepReport
 from mel_ray.records.seeds import derive_seed
 from mel_ray.records.trajectory import Prompt, Sampling
-from mel_ray.rl.assemble import AssemblySettings, assemble, shard
-from mel_ray.rl.schedule import learning_rate
+from mel_ray.rl.assemble import assemble, shard
+from mel_ray.rl.credit import Kl
 
 
 class Stepper:
@@ -39,6 +42,7 @@ class Stepper:
         self.rollout, self.verifier, self.experience, self.policy = rollout, verifier, experience, policy
         self.engines, self.archive = engines, archive
         self.guard = FailureGuard(cfg.reward.max_failure_rate)
+        self.memory = Memory(cfg.mel.memory.size, cfg.mel.memory.max_age, cfg.run.seed)
         self.version = 0
 
     async def explore(self, prompt: Prompt, step: int) -> Exploration:
@@ -54,53 +58,60 @@ class Stepper:
         return Exploration(group, verdict, lessons)
 
     async def step(self, step: int) -> StepReport:
-        started = time.monotonic()
-        prompts = self.data.take(self.cfg.rollout.prompts_per_step)
-        explored = await self._explore_all(prompts, step)
-        self.guard.watch(explored)
-        explored_at = time.monotonic()
+        clock = Clock()
+        explored, filtered = await self._explore_all(step)
+        clock.lap("time/explore")
+        self.guard.watch([*explored, *filtered])
         busy_share = await self.engines.busy_share()
-        batch = assemble(explored, self._assembly)  # advantages and weights of Eq. 10
-        shards = [shard(m, self.policy.ranks, self.cfg.cluster.policy.token_budget) for m in batch.minibatches]
-        lr = learning_rate(self.cfg.algorithm, step, self.cfg.run.steps)
-        recording = asyncio.create_task(self.archive.record(step, explored))
+        recording = asyncio.create_task(self.archive.record(step, [*explored, *filtered]))
         try:
-            update = await self.policy.train(shards, lr)  # Eq. 10
-            trained_at = time.monotonic()
-            if update.optimizer_steps:
+            lessons = plan_lessons(explored, self.memory, self.cfg, step)
+            batch = assemble(
+                explored, lessons, self.cfg, await self._reward_kl(explored), filtered
+            )  # credit and weights
+            plan = plan_update(batch, self.cfg, self.policy.ranks, step)
+            update = await self.policy.train(plan)  # Eq. 10
+            clock.lap("time/train")
+            if update.moved:
                 self.version += 1
                 await self.policy.publish(self.version)
         finally:
             await recording
-        published_at = time.monotonic()
-        phases = {
-            "time/explore": explored_at - started,
-            "time/train": trained_at - explored_at,
-            "time/publish": published_at - trained_at,
-            "time/step": published_at - started,
-        }
-        metrics = step_metrics(explored, batch, update) | phases
-        metrics |= {"engine/busy_share": busy_share, "policy/lr": lr, "policy/version": float(self.version)}
+        clock.lap("time/publish")
+        metrics = step_metrics([*explored, *filtered], lessons, batch, update) | clock.total("time/step")
+        metrics |= {"engine/busy_share": busy_share, "policy/lr": plan.lr, "policy/version": float(self.version)}
         return StepReport(step, metrics, batch.ledger)
 
-    async def _explore_all(self, prompts: Sequence[Prompt], step: int) -> list[Exploration]:
-        async with asyncio.TaskGroup() as group:  # the first failure cancels the other questions
-            tasks = [group.create_task(self.explore(prompt, step)) for prompt in prompts]
-        return [task.result() for task in tasks]
+    async def _explore_all(self, step: int) -> tuple[list[Exploration], list[Exploration]]:
+        count, dynamic = self.cfg.rollout.prompts_per_step, self.cfg.algorithm.dynamic_sampling
+        explore = partial(self.explore, step=step)
+        if dynamic.enabled:
+            gathered = await gather_mixed(explore, self.data, count, int(count * dynamic.max_factor))
+        else:
+            gathered = await gather(explore, self.data, count)
+        return gathered.kept, gathered.filtered
+
+    async def _reward_kl(self, explored: Sequence[Exploration]) -> Kl | None:
+        """The KL of every trajectory to the reference, where the reward carries a penalty for it."""
+        kl = self.cfg.algorithm.kl
+        if not (kl.coefficient and kl.where == "reward"):
+            return None
+        specs = bare_trajectories(explored)
+        shards = shard(specs, self.policy.ranks, self.cfg.cluster.policy.token_budget)
+        found = await self.policy.divergence(shards, kl.estimator)
+        facts = {
+            (spec.ref, spec.index): fact
+            for rank_specs, rank_facts in zip(shards, found, strict=True)
+            for microbatch, its_facts in zip(rank_specs, rank_facts, strict=True)
+            for spec, fact in zip(microbatch, its_facts, strict=True)
+        }
+        return {
+            (question, index): facts[one.group.ref, index]
+            for question, one in enumerate(explored)
+            for index in range(len(one.group.facts.lengths))
+        }
 
     def _sampling(self, prompt: Prompt, step: int) -> Sampling:
         rollout, seed = self.cfg.rollout, self.cfg.run.seed
         seeds = (derive_seed(seed, step, prompt.question_id, "rollout", i) for i in range(rollout.group_size))
         return Sampling(tuple(seeds), rollout.temperature, rollout.max_tokens, rollout.top_p)
-
-    @property
-    def _assembly(self) -> AssemblySettings:
-        algorithm = self.cfg.algorithm
-        return AssemblySettings(
-            aggregation=algorithm.aggregation,
-            advantage_eps=algorithm.advantage_eps,
-            max_tokens=self.cfg.rollout.max_tokens,
-            minibatches=algorithm.minibatches,
-            nll_weight=self.cfg.mel.weight,
-            mask_truncated=algorithm.mask_truncated,
-        )

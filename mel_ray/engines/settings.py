@@ -44,9 +44,8 @@ class PolicySettings:
     weight_decay: float
     betas: tuple[float, float]
     max_grad_norm: float
-    clip_low: float
-    clip_high: float
-    importance_cap: float | None
+    has_reference: bool = False  # keep the initial policy for KL terms
+    has_slow_weights: bool = False  # keep a second copy of the weights for Reptile interpolation
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,8 +77,6 @@ def broadcast(group: Any, tensor: Tensor) -> None:
 class Sender(Protocol):
     """The trainer's end. `update_info` goes to every engine before (concurrent) or after (stored) `send`."""
 
-    is_stored: bool
-
     def send(self, weights: Iterable[tuple[str, Tensor]]) -> str: ...
 
     def update_info(self) -> dict[str, Any]: ...
@@ -88,8 +86,6 @@ class Sender(Protocol):
 
 class ShmSender:
     """One host: a safetensors file in shared memory, whose path every engine opens."""
-
-    is_stored = True
 
     def __init__(self, folder: str = "/dev/shm") -> None:
         self._folder = Path(folder)
@@ -117,8 +113,6 @@ class ShmSender:
 class GlooSender:
     """Across hosts on CPU: buckets broadcast over TCP to all engines at once."""
 
-    is_stored = False
-
     def __init__(self, metas: list[ParameterMeta], address: str, port: int, world: int) -> None:
         self._metas = metas
         self._group = gloo_group(address, port, 0, world)
@@ -145,8 +139,6 @@ class GlooSender:
 
 class NcclSender:
     """GPU: packed NCCL broadcasts, the wire format of vLLM's own dense NCCL backend."""
-
-    is_stored = False
 
     def __init__(self, metas: list[ParameterMeta], address: str, port: int, world: int) -> None:
         from vllm.distributed.weight_transfer.nccl_common import trainer_init

@@ -6,19 +6,22 @@ Collective: every public method that touches parameters must be called on all ra
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from deepspeed.utils import safe_get_local_grad, safe_set_local_grad
 from torch import Tensor, nn
 
+from mel_ray.engines.optimizer_memory import SecondState, SlowWeights
+from mel_ray.engines.policy_model import Microbatch, PolicyModel, collate
 from mel_ray.engines.settings import ParameterMeta, PolicySettings, Rendezvous
+from mel_ray.engines.step_statistics import StepStatistics, with_references
 from mel_ray.engines.weight_sender import BUCKET_BYTES, buckets
-from mel_ray.records.sequence import TrainSequence
-from mel_ray.rl.logprobs import chunked_logprobs
-from mel_ray.rl.objective import TokenBatch, joint_loss, mismatch
-
-Microbatch = Sequence[TrainSequence]
+from mel_ray.records.update import KlEstimator, KlFacts, LossSettings, OptimizerStep, RankSums
+from mel_ray.rl.kl import kl_estimate
+from mel_ray.rl.objective import joint_loss
 
 
 def join(rendezvous: Rendezvous, device: str) -> None:
@@ -39,26 +42,6 @@ def join(rendezvous: Rendezvous, device: str) -> None:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     backend = "gloo" if device == "cpu" else "nccl"
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
-
-
-class PolicyModel(nn.Module):
-    """The causal LM as a function from sequences to the logprobs of their completions."""
-
-    def __init__(self, causal_lm: nn.Module, pieces: int, temperature: float) -> None:
-        super().__init__()
-        self.causal_lm = causal_lm
-        self._pieces, self._temperature = pieces, temperature
-
-    def forward(self, ids: Tensor, predicts: Tensor) -> tuple[Tensor, Tensor]:
-        """`ids`: [rows, width], padded on the right; `predicts`: bool [rows, width - 1], whether a position's
-        next token belongs to a completion. Returns logprobs and entropy, [completion tokens] in row order.
-
-        Padding lies behind every real token, so causal attention needs no mask.
-        """
-        backbone = self.causal_lm.base_model
-        hidden = backbone(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
-        head = self.causal_lm.get_output_embeddings()
-        return chunked_logprobs(hidden[predicts], ids[:, 1:][predicts], head, self._pieces, self._temperature)
 
 
 def deepspeed_config(settings: PolicySettings) -> dict[str, Any]:
@@ -104,93 +87,124 @@ class Zero3Policy:
         )
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=deepspeed_config(settings))
         self._causal_lm = causal_lm
+        self._reference = self._load_reference() if settings.has_reference else None
+        self._second_state = SecondState(self._engine.optimizer)
+        self._slow_weights = SlowWeights(self._engine.optimizer) if settings.has_slow_weights else None
+
+    def _load_reference(self) -> Any:
+        """The initial policy, sharded over the ranks like the trained one, without an optimizer."""
+        import deepspeed
+        from transformers import AutoModelForCausalLM
+
+        settings = self._settings
+        causal_lm = AutoModelForCausalLM.from_pretrained(
+            settings.model, dtype=getattr(torch, settings.dtype), attn_implementation=settings.attention
+        )
+        model = PolicyModel(causal_lm.requires_grad_(False), settings.head_pieces, settings.temperature).eval()
+        engine, *_ = deepspeed.initialize(model=model, config=deepspeed_config(settings))
+        return engine
 
     # -- training
 
-    def _collate(self, microbatch: Microbatch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        width = max(len(sequence.token_ids) for sequence in microbatch)
-        ids = torch.zeros((len(microbatch), width), dtype=torch.long)
-        predicts = torch.zeros((len(microbatch), width - 1), dtype=torch.bool)
-        for row, sequence in enumerate(microbatch):
-            length = len(sequence.token_ids)
-            ids[row, :length] = torch.from_numpy(sequence.token_ids.astype("int64"))
-            predicts[row, sequence.completion_start - 1 : length - 1] = True
-        fields = {
-            name: torch.cat([torch.from_numpy(getattr(sequence, name).copy()) for sequence in microbatch])
-            for name in ("pg_weight", "nll_weight", "advantages", "sampled_logprobs")
-        }
-        to = self._device
-        return ids.to(to), predicts.to(to), {name: tensor.to(to) for name, tensor in fields.items()}
-
-    def logprobs(self, microbatches: Sequence[Microbatch]) -> list[Tensor]:
-        """Logprobs of all completions under the current weights, one [completion tokens] per microbatch."""
-        result = []
+    def logprobs(self, microbatches: Sequence[Microbatch], of_reference: bool = False) -> list[Tensor]:
+        """Logprobs of all completions under the current weights or the initial ones, one [completion tokens] per
+        microbatch."""
+        engine, result = self._reference if of_reference else self._engine, []
+        if engine is None:
+            raise RuntimeError("this policy keeps no reference")
         with torch.no_grad():
             for microbatch in microbatches:
-                ids, predicts, _ = self._collate(microbatch)
-                result.append(self._engine(ids, predicts)[0])
+                tensors = collate(microbatch, self._device)
+                result.append(engine(tensors.ids, tensors.predicts)[0])
         return result
 
+    def divergence(self, microbatches: Sequence[Microbatch], estimator: KlEstimator) -> list[list[KlFacts]]:
+        """KL of every sequence to the initial policy, [microbatch][row], under the current weights."""
+        current, reference, facts = self.logprobs(microbatches), self.logprobs(microbatches, True), []
+        for microbatch, now, initial in zip(microbatches, current, reference, strict=True):
+            sizes = [len(sequence.pg_weight) for sequence in microbatch]
+            to_go = [one.flip(0).cumsum(0) for one in kl_estimate(now, initial, estimator).split(sizes)]
+            facts.append([KlFacts(float(one[-1]), float(one.sum()), float((one**2).sum())) for one in to_go])
+        return facts
+
     def step(
-        self, microbatches: Sequence[Microbatch], lr: float, old_logprobs: Sequence[Tensor] | None = None
-    ) -> dict[str, float]:
+        self,
+        microbatches: Sequence[Microbatch],
+        plan: OptimizerStep,
+        lr: float,
+        loss: LossSettings,
+        old_logprobs: Sequence[Tensor] | None = None,
+        reference_logprobs: Sequence[Tensor] | None = None,
+    ) -> RankSums:
         """One optimizer step on the global sum of all ranks' microbatches (MEL Eq. 10).
 
-        Returns this rank's sums (names end in `_sum`), counts and maxima (`_max`), and the global `grad_norm`.
+        Of `plan` only how to combine the gradients matters here. Among the sums are the global `grad_norm`,
+        before clipping, and with `plan.experience_from` the norms of both terms' gradients and their cosine.
 
         Raises:
             FloatingPointError: the loss is not finite.
         """
         for group in self._engine.optimizer.param_groups:
-            group["lr"] = lr
-        totals: dict[str, float] = {}
+            group["lr"] = lr * plan.lr_factor
+        statistics, first, last = StepStatistics(), None, len(microbatches) - 1
         for k, microbatch in enumerate(microbatches):
-            self._engine.set_gradient_accumulation_boundary(k == len(microbatches) - 1)
-            ids, predicts, fields = self._collate(microbatch)
-            logprobs, entropy = self._engine(ids, predicts)
-            tokens = TokenBatch(**fields, old_logprobs=old_logprobs[k] if old_logprobs else None)
-            loss, parts = joint_loss(
-                logprobs, tokens, self._settings.clip_low, self._settings.clip_high, self._settings.importance_cap
+            if k == plan.experience_from:
+                first = self._gradients()
+            self._engine.set_gradient_accumulation_boundary(k == last)
+            tensors = collate(microbatch, self._device)
+            logprobs, entropy = self._engine(tensors.ids, tensors.predicts, bool(loss.entropy_coefficient))
+            tokens = with_references(
+                tensors,
+                old_logprobs[k] if old_logprobs else None,
+                reference_logprobs[k] if reference_logprobs else None,
+                logprobs.detach(),
+                loss,
             )
-            if not torch.isfinite(loss):
-                raise FloatingPointError(f"the loss of microbatch {k} is {loss.item()}")
-            self._add_statistics(totals, tokens, logprobs, entropy, parts, ids.numel(), microbatch)
+            value, parts = joint_loss(logprobs, entropy, tokens, loss)
+            if not torch.isfinite(value):
+                raise FloatingPointError(f"the loss of microbatch {k} is {value.item()}")
+            statistics.add(tokens, logprobs.detach(), entropy.detach(), parts, microbatch, tensors.ids.numel())
             # DeepSpeed averages gradients over ranks; the weights are already global, so undo that.
-            self._engine.backward(loss * self._world)
+            self._engine.backward(value * self._world)
+            if k < last:
+                self._engine.step()
+        if first is not None:
+            statistics.sums |= self._combine(first, plan.balance)
+        with self._second_state.in_use() if plan.optimizer == "experience" else nullcontext():
             self._engine.step()
-        totals["grad_norm"] = float(self._engine.get_global_grad_norm() or 0.0)
-        return totals
+        norm = "experience_norm" if plan.optimizer == "experience" else "grad_norm"
+        statistics.sums[norm] = float(self._engine.get_global_grad_norm() or 0.0)
+        return statistics.result()
 
-    @staticmethod
-    def _add_statistics(
-        totals: dict[str, float],
-        tokens: TokenBatch,
-        logprobs: Tensor,
-        entropy: Tensor,
-        parts: dict[str, Tensor],
-        padded: int,
-        microbatch: Microbatch,
-    ) -> None:
-        is_policy = tokens.pg_weight > 0
-        reference = logprobs.detach() if tokens.old_logprobs is None else tokens.old_logprobs
-        differences = mismatch(reference[is_policy], tokens.sampled_logprobs[is_policy])
-        is_lesson = tokens.nll_weight > 0
-        sums = {
-            "policy_loss_sum": parts["policy"],
-            "nll_loss_sum": parts["nll"],
-            "clipped_sum": parts["clipped"],
-            "entropy_sum": entropy[is_policy].sum(),
-            "mismatch_kl_sum": differences["kl"],
-            "mismatch_outside_sum": differences["outside"],
-            "policy_tokens": is_policy.sum(),
-            "lesson_nll_sum": -logprobs.detach()[is_lesson].sum(),
-            "lesson_tokens": is_lesson.sum(),
-        }
-        for name, value in sums.items():
-            totals[name] = totals.get(name, 0.0) + float(value)
-        totals["mismatch_max"] = max(totals.get("mismatch_max", 0.0), float(differences["max"]))
-        totals["tokens"] = totals.get("tokens", 0.0) + sum(len(sequence.token_ids) for sequence in microbatch)
-        totals["padded_tokens"] = totals.get("padded_tokens", 0.0) + padded
+    def _gradients(self) -> list[Tensor]:
+        """This rank's part of the gradients accumulated so far."""
+        return [safe_get_local_grad(p).clone() for p in self._causal_lm.parameters() if p.requires_grad]
+
+    def _combine(self, policy: list[Tensor], balance: float | None) -> dict[str, float]:
+        """Compare the policy term's gradients with what came after them, and scale the latter if asked to."""
+        experience = [both - own for both, own in zip(self._gradients(), policy, strict=True)]
+        dots = torch.stack(
+            [
+                sum((a.double() * b.double()).sum() for a, b in zip(x, y, strict=True))
+                for x, y in ((policy, policy), (experience, experience), (policy, experience))
+            ]
+        )
+        torch.distributed.all_reduce(dots)
+        policy_norm, experience_norm = dots[0].sqrt().item(), dots[1].sqrt().item()
+        product = policy_norm * experience_norm
+        if balance is not None and product:
+            scale = balance * policy_norm / experience_norm
+            trained = [p for p in self._causal_lm.parameters() if p.requires_grad]
+            for parameter, own, other in zip(trained, policy, experience, strict=True):
+                safe_set_local_grad(parameter, own + scale * other)
+        cosine = dots[2].item() / product if product else 0.0
+        return {"policy_norm": policy_norm, "experience_norm": experience_norm, "gradient_cosine": cosine}
+
+    def interpolate(self, rate: float) -> None:
+        """Reptile: go back part of the way to the weights of the last interpolation."""
+        if self._slow_weights is None:
+            raise RuntimeError("this policy keeps no slow weights")
+        self._slow_weights.interpolate(rate)
 
     # -- weights
 
@@ -259,6 +273,9 @@ class Zero3Policy:
     def save(self, folder: Path) -> None:
         """Write this rank's shards of parameters and optimizer below `folder`."""
         self._engine.save_checkpoint(str(folder), tag="policy", save_latest=False)
+        self._second_state.save(folder / f"experience_optimizer-{self._rank}.pt")
+        if self._slow_weights is not None:
+            self._slow_weights.save(folder / f"slow_weights-{self._rank}.pt")
 
     def load(self, folder: Path) -> None:
         """Restore what `save` wrote.
@@ -269,3 +286,6 @@ class Zero3Policy:
         path, _ = self._engine.load_checkpoint(str(folder), tag="policy")
         if path is None:
             raise RuntimeError(f"no policy checkpoint in {folder}")
+        self._second_state.load(folder / f"experience_optimizer-{self._rank}.pt")
+        if self._slow_weights is not None:
+            self._slow_weights.load(folder / f"slow_weights-{self._rank}.pt")

@@ -16,9 +16,9 @@ class ParseFailure(ValueError):
     """The text is not a meta-experience; the message says in a few words why."""
 
 
-def _sections(text: str, template: MelTemplate) -> list[str]:
-    """The body of each section, headers in order, each exactly once and at the start of a line."""
-    bodies, position = [], 0
+def _headers(text: str, template: MelTemplate) -> list[tuple[int, int]]:
+    """Where each section's header stands: in order, each exactly once and at the start of a line, nothing before."""
+    position = 0
     spans: list[tuple[int, int]] = []
     for section in template.sections:
         found = list(re.finditer(rf"^[ \t]*{re.escape(section.header)}", text, re.MULTILINE | re.IGNORECASE))
@@ -30,6 +30,12 @@ def _sections(text: str, template: MelTemplate) -> list[str]:
         position = found[0].end()
     if text[: spans[0][0]].strip():
         raise ParseFailure("text before the first section")
+    return spans
+
+
+def _sections(text: str, template: MelTemplate) -> list[str]:
+    """The body of each section."""
+    spans, bodies = _headers(text, template), []
     for number, (_, start) in enumerate(spans):
         end = spans[number + 1][0] if number + 1 < len(spans) else len(text)
         body = text[start:end].strip()
@@ -75,6 +81,14 @@ def parse_experience(text: str, template: MelTemplate) -> Experience:
     if missing:
         raise ParseFailure(f"no {missing[0]}")
     return Experience("\n".join(parts["bifurcation"]), "\n\n".join(parts["critique"]), tuple(parts["heuristics"]))
+
+
+def heuristics_characters(text: str, template: MelTemplate) -> tuple[int, int]:
+    """Start and end in `text` of the sections that feed the heuristics, headers included; `text` parses."""
+    headers = _headers(text, template)
+    feeding = [number for number, section in enumerate(template.sections) if "heuristics" in section.fields]
+    after = feeding[-1] + 1
+    return headers[feeding[0]][0], headers[after][0] if after < len(headers) else len(text)
 
 
 def leaks_answer(experience: Experience, answer: str) -> bool:

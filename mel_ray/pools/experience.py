@@ -14,7 +14,7 @@ import ray
 from mel_ray.config.schema import Config, MelConfig, ModelConfig
 from mel_ray.data.chat import ChatTokenizer
 from mel_ray.mel.pairing import select_pairs
-from mel_ray.mel.parsing import ParseFailure, leaks_answer, parse_experience
+from mel_ray.mel.parsing import ParseFailure, heuristics_characters, leaks_answer, parse_experience
 from mel_ray.mel.prompts import abstraction_prompt, replay_prompt
 from mel_ray.pools.process import redirect_output, runtime_env
 from mel_ray.pools.rollout import EnginePool
@@ -44,7 +44,7 @@ class ExperienceActor:
     ) -> tuple[tuple[Draft, ...], tuple[DraftFacts, ...]]:
         """M ~ pi(. | I, x, y+, y-) for each selected pair (MEL Eqs. 2-5), parsed and checked for leaks."""
         seed = derive_seed(self._run_seed, step, group.prompt.question_id, "pairs")
-        pairs = select_pairs(verdict, self._mel.pairs_per_group, seed)
+        pairs = select_pairs(group, verdict, self._mel.pairs_per_group, seed, self._mel.pair_choice)
         drafts = tuple(
             await asyncio.gather(*(self._draft(group, pair, n, step, engine) for n, pair in enumerate(pairs)))
         )
@@ -84,7 +84,9 @@ class ExperienceActor:
             return draft(written=written, experience=None, state=DraftState.LEAKED_ANSWER)
         if len(self._replay_ids(prompt.question, trajectory.text)) + self._mel.replay_max_tokens > self._max_context:
             return draft(written=written, experience=None, state=DraftState.CONTEXT_TOO_LONG, reason="the replay")
-        return draft(written=written, experience=experience, state=DraftState.PARSED)
+        characters = heuristics_characters(trajectory.text, self._mel.template)
+        span = self._tokenizer.token_span(trajectory.token_ids, *characters)
+        return draft(written=written, experience=experience, state=DraftState.PARSED, heuristics_span=span)
 
     @ray.method(num_returns=2)
     async def replay(self, drafts: tuple[Draft, ...], index: int, step: int, engine: Any) -> tuple[Group, GroupFacts]:

@@ -19,7 +19,7 @@ from mel_ray.pools.rollout import AllEngines, Engine
 from mel_ray.pools.waiting import PoolError, settle
 from mel_ray.records.report import UpdateReport
 from mel_ray.records.sequence import SequenceKind, SequenceSpec, TrainSequence
-from mel_ray.rl.assemble import Shards
+from mel_ray.records.update import KlEstimator, KlFacts, OptimizerStep, RankSums, Shards, Update
 from mel_ray.rl.sequences import trajectory_sequence
 from mel_ray.rl.update_metrics import merge_ranks, update_metrics
 
@@ -46,23 +46,40 @@ class PolicyActor:
         self._rank = rendezvous.rank
         return self._policy.weight_metas()
 
-    def train(self, minibatches: Sequence[tuple[tuple[SequenceSpec, ...], ...]], lr: float) -> list[dict[str, float]]:
-        """One optimizer step per mini-batch; with several, the ratio's denominator is recomputed first."""
-        resolved = self._resolve(minibatches)
-        old = [self._policy.logprobs(m) for m in resolved] if len(resolved) > 1 else [None] * len(resolved)
-        return [self._policy.step(m, lr, before) for m, before in zip(resolved, old, strict=True)]
+    def train(self, update: Update) -> list[RankSums]:
+        """All optimizer steps of the batch. Where more than one moves the policy before its trajectories are used
+        again, the ratio's denominator is computed before the first."""
+        steps = [(step, self._resolve(step)) for step in update.steps]
+        moving = [step for step, _ in steps if step.optimizer == "policy"]
+        has_old, has_reference = len(moving) * update.epochs > 1, update.loss.needs_reference
+        old = [self._policy.logprobs(m) if has_old else None for _, m in steps]
+        reference = [self._policy.logprobs(m, of_reference=True) if has_reference else None for _, m in steps]
+        result = []
+        for _ in range(update.epochs):
+            for (step, microbatches), before, initial in zip(steps, old, reference, strict=True):
+                result.append(self._policy.step(microbatches, step, update.lr, update.loss, before, initial))
+        if update.slow_rate is not None:
+            self._policy.interpolate(update.slow_rate)
+        return result
 
-    def _resolve(self, minibatches: Sequence[tuple[tuple[SequenceSpec, ...], ...]]) -> list[list[list[TrainSequence]]]:
-        refs = {spec.ref for m in minibatches for microbatch in m for spec in microbatch}
-        records = dict(zip(refs, ray.get(list(refs)), strict=True))
+    def divergence(self, step: OptimizerStep, estimator: KlEstimator) -> list[list[KlFacts]]:
+        return self._policy.divergence(self._resolve(step), estimator)
+
+    def _resolve(self, step: OptimizerStep) -> list[list[TrainSequence]]:
+        """The sequences of this rank's shard; the step holds no other rank's."""
+        (shard,) = step.shards
+        specs = [spec for microbatch in shard for spec in microbatch]
+        refs = list({ref for spec in specs for ref in (spec.ref, spec.context_ref) if ref is not None})
+        records = dict(zip(refs, ray.get(refs), strict=True))
 
         def build(spec: SequenceSpec) -> TrainSequence:
             record = records[spec.ref]
-            if spec.kind is SequenceKind.EXPERIENCE:
-                return lesson_sequence(spec, record[spec.index])
-            return trajectory_sequence(spec, record)
+            if spec.kind is SequenceKind.TRAJECTORY:
+                return trajectory_sequence(spec, record)
+            source = record[spec.index] if spec.kind is SequenceKind.EXPERIENCE else record
+            return lesson_sequence(spec, source, records[spec.context_ref] if spec.context_ref is not None else None)
 
-        return [[[build(spec) for spec in microbatch] for microbatch in m] for m in minibatches]
+        return [[build(spec) for spec in microbatch] for microbatch in shard]
 
     def open_sender(self, transport: str, metas: list[ParameterMeta], address: str, port: int, world: int) -> None:
         """Rank 0 only; waits for the engines to connect where the transport has a rendezvous."""
@@ -137,20 +154,27 @@ class PolicyPool:
         ref = getattr(self.actors[0], method).remote(*arguments)
         return await settle(ref, f"policy rank 0, {method}", seconds, self._logs[0])
 
-    async def train(self, minibatches: Sequence[Shards], lr: float) -> UpdateReport:
-        """One optimizer step per mini-batch (MEL Eq. 10); none where nothing carries signal."""
-        if not minibatches:
-            return UpdateReport(update_metrics([]), 0)
+    async def train(self, update: Update) -> UpdateReport:
+        """All optimizer steps of a batch (MEL Eq. 10); none where nothing carries signal."""
+        if not update.steps and update.slow_rate is None:
+            return UpdateReport(update_metrics([], 0), 0)
+        per_rank = await self._on_ranks("train", [(update.of_rank(rank),) for rank in range(self.ranks)])
+        count = len(update.steps) * update.epochs
+        merged = [merge_ranks([steps[k] for steps in per_rank]) for k in range(count)]
+        return UpdateReport(update_metrics(merged, count), count, moved=True)
+
+    async def divergence(self, shards: Shards, estimator: KlEstimator) -> list[list[list[KlFacts]]]:
+        """KL of every sequence to the initial policy, in the order of the shards: [rank][microbatch][sequence]."""
+        steps = [(OptimizerStep((shards[rank],)), estimator) for rank in range(self.ranks)]
+        return await self._on_ranks("divergence", steps)
+
+    async def _on_ranks(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         calls = [
-            settle(
-                actor.train.remote([shards[rank] for shards in minibatches], lr),
-                f"policy rank {rank}, train", self._cluster.deadlines.train, self._logs[rank],
-            )
-            for rank, actor in enumerate(self.actors)
+            settle(getattr(actor, method).remote(*own), f"policy rank {rank}, {method}", self._cluster.deadlines.train,
+                   self._logs[rank])
+            for rank, (actor, own) in enumerate(zip(self.actors, arguments, strict=True))
         ]  # fmt: skip
-        per_rank = await asyncio.gather(*calls)
-        merged = [merge_ranks([steps[k] for steps in per_rank]) for k in range(len(minibatches))]
-        return UpdateReport(update_metrics(merged), len(minibatches))
+        return await asyncio.gather(*calls)
 
     # -- publishing weights
 

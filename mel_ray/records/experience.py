@@ -52,6 +52,7 @@ class Draft:
     state: DraftState
     reason: str = ""
     tolerance: float = 0.0
+    heuristics_span: tuple[int, int] | None = None  # tokens of M* that state H; None: not known, take all
 
     def __post_init__(self) -> None:
         if (self.state is DraftState.PARSED) != (self.experience is not None):
@@ -62,11 +63,13 @@ class Draft:
         return self.written.trajectories[0] if self.written else None
 
     def facts(self) -> "DraftFacts":
+        tokens = len(self.written.trajectories[0].token_ids) if self.written else 0
         return DraftFacts(
             state=self.state,
             prompt_tokens=len(self.written.prompt.token_ids) if self.written else 0,
-            completion_tokens=len(self.written.trajectories[0].token_ids) if self.written else 0,
+            completion_tokens=tokens,
             pair=self.pair,
+            heuristics_span=self.heuristics_span or (0, tokens),
         )
 
 
@@ -78,3 +81,4 @@ class DraftFacts:
     prompt_tokens: int
     completion_tokens: int
     pair: ContrastivePair
+    heuristics_span: tuple[int, int] = (0, 0)

@@ -10,6 +10,9 @@ class TrajectoryFate(StrEnum):
     TRAINED = "trained"
     NO_SIGNAL = "no_signal"
     TRUNCATED = "truncated"
+    INCORRECT = "incorrect"  # left out by rejection sampling
+    DUPLICATE = "duplicate"  # the same tokens as another correct trajectory of the question
+    FILTERED = "filtered"  # its group brought no signal, and dynamic sampling asked for another
     VERIFIER_TIMEOUT = "verifier_timeout"
     VERIFIER_ERROR = "verifier_error"
 

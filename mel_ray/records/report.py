@@ -27,7 +27,8 @@ class EvalReport:
 
 @dataclass(frozen=True, slots=True)
 class UpdateReport:
-    """Of the optimizer steps of one batch: metric name -> value, and their number."""
+    """Of the optimizer steps of one batch: metric name -> value, their number, and whether the weights have `moved`."""
 
     metrics: Mapping[str, float]
     optimizer_steps: int
+    moved: bool = False

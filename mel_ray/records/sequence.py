@@ -29,6 +29,7 @@ class TrainSequence:
     nll_weight: Floats
     advantages: Floats
     sampled_logprobs: Floats
+    kl_scale: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "token_ids", frozen(self.token_ids, np.int32))
@@ -44,15 +45,19 @@ class TrainSequence:
 
 class SequenceKind(StrEnum):
     TRAJECTORY = "trajectory"
-    EXPERIENCE = "experience"
+    EXPERIENCE = "experience"  # M*
+    REPLAY = "replay"  # a replay that proved M*, answered without it
 
 
 @dataclass(frozen=True, slots=True)
 class SequenceSpec:
     """A sequence as the driver plans it: where its tokens lie, how long it is, and its scalar weights.
 
-    `ref` is opaque to the driver; it leads to a Group (`index` is the trajectory) or to a tuple of Drafts
-    (`index` is the draft). `pg_weight` and `nll_weight` hold for each completion token.
+    `ref` is opaque to the driver; it leads to a Group (`index` is the trajectory; of a REPLAY, the replay) or to
+    a tuple of Drafts (`index` is the draft). `context_ref`, if given, leads to a Group whose prompt replaces the
+    context in which the tokens were sampled. `pg_weight` and `nll_weight` hold for each completion token,
+    `nll_weight` within `span` only. A token's advantage is `advantage - kl_scale * K_t`, K_t being its KL to go
+    (`records/update.py`).
     """
 
     kind: SequenceKind
@@ -63,6 +68,13 @@ class SequenceSpec:
     advantage: float = 0.0
     pg_weight: float = 0.0
     nll_weight: float = 0.0
+    kl_scale: float = 0.0
+    context_ref: Any = None
+    span: tuple[int, int] | None = None
+
+    @property
+    def is_experience(self) -> bool:
+        return self.kind is not SequenceKind.TRAJECTORY
 
     @property
     def tokens(self) -> int:

@@ -1,6 +1,7 @@
 """Questions and what the policy sampled for them."""
 
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Literal
 
 import numpy as np
@@ -79,18 +80,23 @@ class Group:
             lengths=tuple(len(t.token_ids) for t in self.trajectories),
             finish_reasons=tuple(t.finish_reason for t in self.trajectories),
             weight_version=self.trajectories[0].weight_version if self.trajectories else -1,
+            digests=tuple(blake2b(t.token_ids.tobytes(), digest_size=8).hexdigest() for t in self.trajectories),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class GroupFacts:
-    """The small facts about a group that the driver may see: lengths in tokens, never tokens."""
+    """The small facts about a group that the driver may see: lengths in tokens, never tokens.
+
+    Trajectories of equal `digests` hold the same tokens; empty where nobody asked.
+    """
 
     question_id: str
     prompt_tokens: int
     lengths: tuple[int, ...]
     finish_reasons: tuple[FinishReason, ...]
     weight_version: int
+    digests: tuple[str, ...] = ()
 
     @property
     def completion_tokens(self) -> int:

@@ -7,7 +7,7 @@ does not change with the split into microbatches or ranks.
 from collections.abc import Sequence
 from typing import Literal
 
-Aggregation = Literal["token_mean", "seq_mean_token_mean", "seq_mean_token_sum", "constant_length"]
+Aggregation = Literal["token_mean", "seq_mean_token_mean", "seq_mean_token_sum", "dr_grpo"]
 
 
 def token_weights(lengths: Sequence[int], aggregation: Aggregation, max_tokens: int) -> list[float]:
@@ -16,7 +16,7 @@ def token_weights(lengths: Sequence[int], aggregation: Aggregation, max_tokens: 
     - token_mean: 1 / sum |y| (DAPO)
     - seq_mean_token_mean: 1 / (N |y_i|) (GRPO; MEL Eq. 10)
     - seq_mean_token_sum: 1 / N
-    - constant_length: 1 / (N L) with L = `max_tokens` (Dr. GRPO, arXiv 2503.20783)
+    - dr_grpo: 1 / (N L) with the constant L = `max_tokens` (arXiv 2503.20783)
 
     Failure case: no sequences give an empty list.
     """
@@ -28,5 +28,5 @@ def token_weights(lengths: Sequence[int], aggregation: Aggregation, max_tokens: 
             return [1.0 / (count * length) for length in lengths]
         case "seq_mean_token_sum":
             return [1.0 / count for _ in lengths]
-        case "constant_length":
+        case "dr_grpo":
             return [1.0 / (count * max_tokens) for _ in lengths]

@@ -1,131 +1,123 @@
-"""From explorations to the sequences of an update: advantages, weights, mini-batches, and everyone's fate."""
+"""From explorations and lessons to optimizer steps: credit, weights, mini-batches, and everyone's fate."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from mel_ray.records.exploration import Exploration, JudgedDraft
+from mel_ray.config.schema import Config, MelConfig
+from mel_ray.records.exploration import Exploration
 from mel_ray.records.ledger import Ledger, TrajectoryFate, ledger
+from mel_ray.records.lesson import Lesson
 from mel_ray.records.sequence import SequenceKind, SequenceSpec
-from mel_ray.records.verdict import Outcome
-from mel_ray.rl.advantages import group_standardised
-from mel_ray.rl.aggregation import Aggregation, token_weights
+from mel_ray.records.update import OptimizerStep, Shards
+from mel_ray.rl.credit import Credit, Kl, credits
 from mel_ray.rl.packing import pack
+from mel_ray.rl.selection import fates, select
 
-_UNJUDGED = {Outcome.TIMEOUT: TrajectoryFate.VERIFIER_TIMEOUT, Outcome.ERROR: TrajectoryFate.VERIFIER_ERROR}
+Specs = tuple[SequenceSpec, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class AssemblySettings:
-    """`max_tokens` is L of the constant-length aggregation; `nll_weight` the weight of J_MEL (paper: 1)."""
+class Lessons:
+    """What is internalised in this step: `fresh` lessons per question, aligned with the explorations, with the
+    weight of J_MEL (Eq. 9), and `past` ones drawn from memory with theirs."""
 
-    aggregation: Aggregation
-    advantage_eps: float
-    max_tokens: int
-    minibatches: int
-    nll_weight: float
-    mask_truncated: bool
+    fresh: Sequence[Sequence[Lesson]] = ()
+    weight: float = 0.0
+    past: Sequence[Lesson] = ()
+    past_weight: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """`minibatches` holds one tuple of sequences per optimizer step; a step without signal is left out."""
+    """`minibatches`: sequences per mini-batch; one without signal is left out and counted in `skipped_minibatches`."""
 
-    minibatches: tuple[tuple[SequenceSpec, ...], ...]
+    minibatches: tuple[Specs, ...]
     ledger: Ledger
     skipped_minibatches: int
     advantage_spread: float
 
 
-def _fates(explored: Exploration, advantages: Sequence[float], mask_truncated: bool) -> list[TrajectoryFate]:
-    fates = []
-    for verdict, finish, advantage in zip(
-        explored.verdict.verdicts, explored.group.facts.finish_reasons, advantages, strict=True
-    ):
-        if verdict.outcome in _UNJUDGED:
-            fates.append(_UNJUDGED[verdict.outcome])
-        elif mask_truncated and finish == "length":
-            fates.append(TrajectoryFate.TRUNCATED)
-        else:
-            fates.append(TrajectoryFate.TRAINED if advantage else TrajectoryFate.NO_SIGNAL)
-    return fates
+def lesson_specs(lessons: Sequence[Lesson], weight: float, normalisation: str) -> list[SequenceSpec]:
+    """NLL averaged over the trained tokens of a lesson, then over the lessons (MEL Eq. 7), or over the lessons of each
+    question and then over the questions (`normalisation="question"`)."""
+    sizes: dict[str, int] = {}
+    for lesson in lessons:
+        sizes[lesson.question_id] = sizes.get(lesson.question_id, 0) + 1
+    specs = []
+    for lesson in lessons:
+        share = 1 / len(lessons) if normalisation == "experience" else 1 / (len(sizes) * sizes[lesson.question_id])
+        specs.append(
+            SequenceSpec(
+                kind=lesson.kind,
+                ref=lesson.ref,
+                index=lesson.index,
+                prompt_tokens=lesson.context_tokens,
+                completion_tokens=lesson.tokens,
+                nll_weight=weight * share / lesson.trained_tokens,
+                context_ref=lesson.context_ref,
+                span=lesson.span,
+            )
+        )
+    return specs
 
 
-def _lesson_spec(lesson: JudgedDraft, lessons: int, weight: float) -> SequenceSpec:
-    """NLL averaged over the tokens of M*, then over the lessons (MEL Eq. 7)."""
-    facts = lesson.draft.facts
-    return SequenceSpec(
-        kind=SequenceKind.EXPERIENCE,
-        ref=lesson.draft.ref,
-        index=lesson.draft.index,
-        prompt_tokens=facts.prompt_tokens,
-        completion_tokens=facts.completion_tokens,
-        nll_weight=weight / (lessons * facts.completion_tokens),
-    )
-
-
-def _minibatch(
-    part: Sequence[Exploration], settings: AssemblySettings
-) -> tuple[tuple[SequenceSpec, ...], list[TrajectoryFate], list[float]]:
-    counted: list[tuple[Exploration, int, float, bool]] = []
-    all_fates: list[TrajectoryFate] = []
-    spread: list[float] = []
-    for explored in part:
-        advantages = group_standardised(explored.verdict.rewards, settings.advantage_eps).tolist()
-        fates = _fates(explored, advantages, settings.mask_truncated)
-        all_fates += fates
-        spread += advantages
-        counted += [
-            (explored, index, advantages[index], fate is TrajectoryFate.TRAINED)
-            for index, fate in enumerate(fates)
-            if fate in (TrajectoryFate.TRAINED, TrajectoryFate.NO_SIGNAL)
-        ]
-    lengths = [explored.group.facts.lengths[index] for explored, index, _, _ in counted]
-    weights = token_weights(lengths, settings.aggregation, settings.max_tokens)
-    specs = [
+def _trajectory_specs(
+    part: Sequence[Exploration],
+    credit: Sequence[Sequence[Credit]],
+    fate: Sequence[Sequence[TrajectoryFate]],
+    config: Config,
+) -> list[SequenceSpec]:
+    return [
         SequenceSpec(
             kind=SequenceKind.TRAJECTORY,
-            ref=explored.group.ref,
-            index=index,
-            prompt_tokens=explored.group.facts.prompt_tokens,
-            completion_tokens=length,
-            advantage=advantage,
-            pg_weight=weight,
+            ref=part[chosen.question].group.ref,
+            index=chosen.index,
+            prompt_tokens=part[chosen.question].group.facts.prompt_tokens,
+            completion_tokens=part[chosen.question].group.facts.lengths[chosen.index],
+            advantage=credit[chosen.question][chosen.index].advantage,
+            kl_scale=credit[chosen.question][chosen.index].kl_scale,
+            pg_weight=chosen.token_weight,
         )
-        for (explored, index, advantage, is_trained), length, weight in zip(counted, lengths, weights, strict=True)
-        if is_trained
+        for chosen in select(part, fate, config.algorithm, config.rollout.max_tokens)
     ]
-    lessons = [lesson for explored in part for lesson in explored.lessons]
-    specs += [_lesson_spec(lesson, len(lessons), settings.nll_weight) for lesson in lessons]
-    return tuple(specs), all_fates, spread
 
 
-def assemble(explored: Sequence[Exploration], settings: AssemblySettings) -> Batch:
+def assemble(
+    explored: Sequence[Exploration],
+    lessons: Lessons,
+    config: Config,
+    kl: Kl | None = None,
+    filtered: Sequence[Exploration] = (),
+) -> Batch:
     """Turn a step's explorations into mini-batches of weighted sequences (MEL Eq. 9-10).
 
-    Trajectories without signal (a group all right or all wrong) are counted in the normalisers and not
-    computed: their gradient is zero. Questions are dealt to the mini-batches in turn; each mini-batch
-    normalises by its own global counts.
+    Questions, and past lessons, are dealt to the mini-batches in turn; each mini-batch normalises by its own global
+    counts. `filtered` are questions that dynamic sampling threw away: they appear in the ledger alone.
     """
-    minibatches, fates, spread, skipped = [], [], [], 0
-    for start in range(settings.minibatches):
-        specs, part_fates, part_spread = _minibatch(explored[start :: settings.minibatches], settings)
-        fates += part_fates
-        spread += part_spread
-        if specs:
-            minibatches.append(specs)
-        else:
-            skipped += 1
-    drafts = [draft.fate for one in explored for draft in one.drafts]
-    sampled = sum(len(one.group.facts.lengths) for one in explored)
-    return Batch(
-        tuple(minibatches),
-        ledger(fates, drafts, (sampled, len(drafts))),
-        skipped,
-        (sum(a * a for a in spread) / max(1, len(spread))) ** 0.5,
-    )
+    algorithm, parts = config.algorithm, config.algorithm.minibatches
+    credit = credits(explored, algorithm, config.rollout.max_tokens, kl)
+    fate = [fates(one, its_credit, algorithm) for one, its_credit in zip(explored, credit, strict=True)]
+    fresh = lessons.fresh or [()] * len(explored)
+    minibatches: list[Specs] = []
+    for start in range(parts):
+        own = [lesson for of_one in fresh[start::parts] for lesson in of_one]
+        specs = _trajectory_specs(explored[start::parts], credit[start::parts], fate[start::parts], config)
+        specs += lesson_specs(own, lessons.weight, config.mel.normalisation)
+        specs += lesson_specs(lessons.past[start::parts], lessons.past_weight, "experience")
+        minibatches.append(tuple(spec for spec in specs if spec.pg_weight or spec.nll_weight))
+    kept = tuple(m for m in minibatches if m)
+    advantages = [one.advantage for group in credit for one in group]
+    spread = (sum(a * a for a in advantages) / max(1, len(advantages))) ** 0.5
+    return Batch(kept, _ledger([*explored, *filtered], fate), parts - len(kept), spread)
 
 
-Shards = tuple[tuple[tuple[SequenceSpec, ...], ...], ...]
+def _ledger(everything: Sequence[Exploration], fate: Sequence[Sequence[TrajectoryFate]]) -> Ledger:
+    trajectories = [one for group in fate for one in group]
+    thrown_away = everything[len(fate) :]
+    trajectories += [TrajectoryFate.FILTERED for one in thrown_away for _ in one.group.facts.lengths]
+    drafts = [draft.fate for one in everything for draft in one.drafts]
+    sampled = sum(len(one.group.facts.lengths) for one in everything)
+    return ledger(trajectories, drafts, (sampled, len(drafts)))
 
 
 def shard(specs: Sequence[SequenceSpec], ranks: int, token_budget: int) -> Shards:
@@ -141,3 +133,44 @@ def shard(specs: Sequence[SequenceSpec], ranks: int, token_budget: int) -> Shard
         )
         for rank, row in enumerate(plan.microbatches)
     )
+
+
+def optimizer_steps(
+    minibatches: Iterable[Specs],
+    mel: MelConfig,
+    weight: float,
+    ranks: int,
+    token_budget: int,
+    is_split_due: bool = False,
+) -> tuple[OptimizerStep, ...]:
+    """The optimizer steps of a batch, by how the two objectives are combined; `weight` is that of J_MEL in this
+    step.
+
+    - joint: one step per mini-batch on the sum of both (MEL Eq. 9); microbatches mix both kinds
+    - balanced (beyond the paper): the same, the meta-experience gradient scaled to `mel.balance` times the
+      policy gradient's norm; follows the weight's schedule
+    - separate (beyond the paper): a step on the trajectories, then one on the meta-experiences with optimizer
+      state of its own and `weight` times the learning rate, since Adam would undo a weight on the loss
+
+    With `is_split_due` the kinds are kept apart so that their gradients can be measured; the sum is the same.
+    """
+
+    def cut(specs: Sequence[SequenceSpec]) -> Shards:
+        return shard(specs, ranks, token_budget)
+
+    steps = []
+    for specs in minibatches:
+        trajectories = [spec for spec in specs if not spec.is_experience]
+        experiences = [spec for spec in specs if spec.is_experience]
+        if mel.combination == "separate" and experiences:
+            if trajectories:
+                steps.append(OptimizerStep(cut(trajectories)))
+            steps.append(OptimizerStep(cut(experiences), optimizer="experience", lr_factor=weight))
+        elif (mel.combination == "balanced" or is_split_due) and trajectories and experiences:
+            first, second = cut(trajectories), cut(experiences)
+            both = tuple(a + b for a, b in zip(first, second, strict=True))
+            balance = mel.balance * weight / mel.weight if mel.combination == "balanced" else None
+            steps.append(OptimizerStep(both, experience_from=len(first[0]), balance=balance))
+        else:
+            steps.append(OptimizerStep(cut(specs)))
+    return tuple(steps)

@@ -5,43 +5,58 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mel_ray.rl.policy_loss import clipped_surrogate, truncated_importance
+from mel_ray.records.update import LossSettings
+from mel_ray.rl.kl import kl_estimate
+from mel_ray.rl.policy_loss import surrogate, truncated_importance
 
 
 @dataclass(frozen=True, slots=True)
 class TokenBatch:
-    """Aligned per-token inputs of the loss, each [completion tokens of the microbatch]."""
+    """Aligned per-token inputs of the loss, each [completion tokens of the microbatch].
+
+    `rows` is the row of each token, ascending. `old_logprobs` None: the current ones, detached.
+    """
 
     pg_weight: Tensor
     nll_weight: Tensor
     advantages: Tensor
     sampled_logprobs: Tensor
+    rows: Tensor
     old_logprobs: Tensor | None = None
+    reference_logprobs: Tensor | None = None
 
 
 def joint_loss(
-    logprobs: Tensor,
-    tokens: TokenBatch,
-    clip_low: float,
-    clip_high: float,
-    importance_cap: float | None = None,
+    logprobs: Tensor, entropy: Tensor, tokens: TokenBatch, loss: LossSettings
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """- sum_t [ pg_weight * surrogate + nll_weight * logp ], a plain sum because the weights are global.
+    """- sum_t [ pg_weight (surrogate - beta kl + c entropy) + nll_weight logp ]: a plain sum, the weights being global.
 
-    Returns the scalar loss and the detached parts `policy` and `nll` (weighted), and the `clipped` share's
-    numerator. A token with both weights zero contributes neither loss nor gradient.
+    `logprobs`, `entropy`: [tokens]. Returns the scalar loss and the detached parts `policy` and `nll` (weighted), `kl`
+    (unweighted sum over policy tokens), and `clipped`, the number of clipped tokens. A token with both weights zero
+    contributes neither loss nor gradient.
     """
     old = logprobs.detach() if tokens.old_logprobs is None else tokens.old_logprobs
-    surrogate, is_clipped = clipped_surrogate(logprobs, old, tokens.advantages, clip_low, clip_high)
-    weight = tokens.pg_weight
-    if importance_cap is not None:
-        weight = weight * truncated_importance(old, tokens.sampled_logprobs, importance_cap)
-    policy = -(weight * surrogate).sum()
+    objective, is_clipped = surrogate(logprobs, old, tokens.advantages, tokens.rows, loss)
+    if loss.importance_cap is not None:
+        rows = tokens.rows if loss.importance_level == "sequence" else None
+        objective = objective * truncated_importance(old, tokens.sampled_logprobs, loss.importance_cap, rows)
+    is_policy = tokens.pg_weight > 0
+    kl_sum = logprobs.new_zeros(())
+    if tokens.reference_logprobs is not None:
+        kl = kl_estimate(logprobs, tokens.reference_logprobs, loss.kl_estimator)
+        kl_sum = kl.detach()[is_policy].sum()
+        if loss.kl_in_loss:
+            objective = objective - loss.kl_in_loss * kl
+    if loss.entropy_coefficient:
+        objective = objective + loss.entropy_coefficient * entropy
+    # Weightless tokens are left out by selection: zero times an overflow would be NaN.
+    policy = -(tokens.pg_weight[is_policy] * objective[is_policy]).sum()
     nll = -(tokens.nll_weight * logprobs).sum()
     parts = {
         "policy": policy.detach(),
         "nll": nll.detach(),
-        "clipped": (is_clipped & (tokens.pg_weight > 0)).sum(),
+        "kl": kl_sum,
+        "clipped": (is_clipped & is_policy).sum(),
     }
     return policy + nll, parts
 

@@ -17,4 +17,5 @@ def trajectory_sequence(spec: SequenceSpec, group: Group) -> TrainSequence:
         nll_weight=np.full(count, spec.nll_weight),
         advantages=np.full(count, spec.advantage),
         sampled_logprobs=trajectory.logprobs,
+        kl_scale=spec.kl_scale,
     )

@@ -1,0 +1,112 @@
+"""Runs of a study, one after the other, in one process: `python -m benchmarks.study_worker` reads one JSON object a line
+(`overrides`, `seed`) and answers with one.
+
+The pools stay up between runs that fit the same engines and policy settings; the policy goes back to its initial
+checkpoint, so that a run is what `python -m mel_ray.main` with these overrides makes of it.
+"""
+
+import asyncio
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from benchmarks.common import NoArchive, NoCheckpoints, NoJournals
+from mel_ray.config.load import compose_config
+from mel_ray.config.schema import Config
+from mel_ray.data.prompts import PromptStream
+from mel_ray.driver.evaluation import Evaluator
+from mel_ray.driver.loop import Loop, Progress
+from mel_ray.driver.state import DriverState
+from mel_ray.driver.step import Stepper
+from mel_ray.prepare import Prepared, prepare
+from mel_ray.records.report import EvalReport, StepReport
+from mel_ray.wiring import Pools, connected_to_ray, engine_settings, policy_settings
+
+
+class Curves:
+    """What a study keeps of a run."""
+
+    def __init__(self) -> None:
+        self.rewards: list[float] = []
+        self.kept, self.tokens, self.nll = 0.0, 0.0, []
+        self.scores: dict[int, dict[str, float]] = {}
+
+    def step(self, report: StepReport) -> None:
+        metrics = report.metrics
+        self.rewards.append(metrics["reward/mean"])
+        self.kept += metrics["mel/kept"]
+        self.tokens += metrics["tokens/rollout"] + metrics["tokens/experience"]
+        self.nll += [metrics["mel/nll"]] if "mel/nll" in metrics else []
+
+    def evaluation(self, report: EvalReport) -> None:
+        self.scores[report.step] = {name: report.scores[name] for name in ("pass@1", "avg@8", "pass@8")}
+
+    def close(self, status: str) -> None:
+        return None
+
+    def result(self) -> dict[str, Any]:
+        return {
+            "scores": {str(step): scores for step, scores in self.scores.items()},
+            "rewards": [round(reward, 4) for reward in self.rewards],
+            "kept": self.kept,
+            "tokens": self.tokens,
+            "nll": [round(fmean(part), 4) for part in (self.nll[:5], self.nll[-5:]) if part],
+        }
+
+
+class Worker:
+    """Holds pools and the initial checkpoint of the policy."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._pools, self._key = folder, None, None
+
+    async def run(self, overrides: Sequence[str], seed: int) -> dict[str, Any]:
+        config = compose_config([*overrides, f"run.seed={seed}"])
+        prepared = prepare(config)
+        pools = await self._pools_for(config, prepared)
+        await pools.policy.load(self._folder / "initial")
+        await pools.renew_experience(config)
+        curves = Curves()
+        data = PromptStream(prepared.prompts.prompts, seed)
+        stepper = Stepper(config, data, pools.rollout, pools.verifier, pools.experience, pools.policy, pools.engines,
+                          NoArchive())  # fmt: skip
+        evaluator = Evaluator(config, pools.rollout, pools.verifier)
+        loop = Loop(config, stepper, pools.policy, evaluator, prepared.benchmarks, NoJournals(), NoCheckpoints(),
+                    [curves], Progress(DriverState()))  # fmt: skip
+        await loop.run()
+        return curves.result()
+
+    async def _pools_for(self, config: Config, prepared: Prepared) -> Pools:
+        engines = replace(engine_settings(config, prepared.model_folder), seed=0)
+        key = (engines, policy_settings(config, prepared.model_folder), config.reward)
+        if self._pools is None or key != self._key:
+            if self._pools is not None:
+                self._pools.kill()
+            self._pools, self._key = Pools(config, prepared.model_folder, self._folder), key
+            await self._pools.ready()
+            await self._pools.policy.save(self._folder / "initial")
+        return self._pools
+
+
+async def serve(answers: Any) -> None:
+    with tempfile.TemporaryDirectory(prefix="mel_ray_study_") as folder:
+        worker = Worker(Path(folder))
+        for line in iter(sys.stdin.readline, ""):
+            asked = json.loads(line)
+            result = await worker.run(asked["overrides"], asked["seed"])
+            print(json.dumps(result), file=answers, flush=True)
+
+
+def main() -> None:
+    answers, sys.stdout = sys.stdout, sys.stderr  # libraries print; the answers are alone on stdout
+    with connected_to_ray(compose_config(json.loads(sys.argv[1]))):
+        asyncio.run(serve(answers))
+
+
+if __name__ == "__main__":
+    main()
