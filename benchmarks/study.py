@@ -90,8 +90,11 @@ class Study:
         log = self._folder / f"worker-{number}.log"
         environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
         command = [sys.executable, "-m", "benchmarks.study_worker", json.dumps(ONE_CORE)]
-        with log.open("w") as errors, subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                                       stderr=errors, env=environment, text=True) as worker:  # fmt: skip
+        pipe = subprocess.PIPE
+        with (
+            log.open("w") as errors,
+            subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, env=environment, text=True) as worker,
+        ):
             assert worker.stdin is not None and worker.stdout is not None
             while not failures:
                 try:

@@ -1,5 +1,5 @@
-"""Runs of a study, one after the other, in one process: `python -m benchmarks.study_worker` reads one JSON object a line
-(`overrides`, `seed`) and answers with one.
+"""Runs of a study, one after the other, in one process: `python -m benchmarks.study_worker` reads one JSON object a
+line (`overrides`, `seed`) and answers with one.
 
 The pools stay up between runs that fit the same engines and policy settings; the policy goes back to its initial
 checkpoint, so that a run is what `python -m mel_ray.main` with these overrides makes of it.

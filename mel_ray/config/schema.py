@@ -118,6 +118,7 @@ class AlgorithmConfig(Section):
     log_ratio_clamp: float | None = Field(None, gt=0.0)
     importance_cap: float | None = Field(None, gt=0.0)  # truncated importance sampling; null is off
     importance_level: Literal["token", "sequence"] = "token"
+    importance_mode: Literal["truncate", "mask"] = "truncate"  # what happens above the cap
     kl: KlConfig = KlConfig()
     entropy_coefficient: float = 0.0  # bonus; negative is a penalty
     incorrect_reward: float = Field(0.0, lt=1.0)  # of a wrong answer; a correct one has 1

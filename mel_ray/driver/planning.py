@@ -21,6 +21,7 @@ def loss_settings(algorithm: AlgorithmConfig) -> LossSettings:
         log_ratio_clamp=algorithm.log_ratio_clamp,
         importance_cap=algorithm.importance_cap,
         importance_level=algorithm.importance_level,
+        importance_mode=algorithm.importance_mode,
         kl_estimator=kl.estimator,
         kl_in_loss=kl.coefficient if kl.where == "loss" else 0.0,
         kl_in_reward=kl.coefficient if kl.where == "reward" else 0.0,

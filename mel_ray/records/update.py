@@ -28,6 +28,7 @@ class LossSettings:
     log_ratio_clamp: float | None = None
     importance_cap: float | None = None
     importance_level: Literal["token", "sequence"] = "token"
+    importance_mode: Literal["truncate", "mask"] = "truncate"
     kl_estimator: KlEstimator = "k3"
     kl_in_loss: float = 0.0
     kl_in_reward: float = 0.0

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mel_ray.records.update import LossSettings
 from mel_ray.rl.kl import kl_estimate
-from mel_ray.rl.policy_loss import surrogate, truncated_importance
+from mel_ray.rl.policy_loss import importance_weights, surrogate
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,8 @@ def joint_loss(
     objective, is_clipped = surrogate(logprobs, old, tokens.advantages, tokens.rows, loss)
     if loss.importance_cap is not None:
         rows = tokens.rows if loss.importance_level == "sequence" else None
-        objective = objective * truncated_importance(old, tokens.sampled_logprobs, loss.importance_cap, rows)
+        is_masked = loss.importance_mode == "mask"
+        objective = objective * importance_weights(old, tokens.sampled_logprobs, loss.importance_cap, rows, is_masked)
     is_policy = tokens.pg_weight > 0
     kl_sum = logprobs.new_zeros(())
     if tokens.reference_logprobs is not None:

@@ -72,16 +72,18 @@ def surrogate(
     return objective, (objective != ratio * advantages).detach()
 
 
-def truncated_importance(
-    old_logprobs: Tensor, sampled_logprobs: Tensor, cap: float, rows: Tensor | None = None
+def importance_weights(
+    old_logprobs: Tensor, sampled_logprobs: Tensor, cap: float, rows: Tensor | None = None, is_masked: bool = False
 ) -> Tensor:
-    """min(pi_old / pi_engine, cap), detached: corrects for engine and trainer disagreeing on logprobs.
+    """pi_old / pi_engine, detached: corrects for engine and trainer disagreeing on logprobs.
 
-    Per token, or with `rows` of the whole sequence: the product of its tokens' ratios.
-    Failure case: a sequence's ratio leaves any range with its length; cap it and watch `mismatch/kl`.
+    Per token, or with `rows` of the whole sequence: the product of its tokens' ratios. Above `cap` it is held there
+    (truncated importance sampling) or, `is_masked`, set to zero. Failure case: a sequence's ratio leaves any range with
+    its length; watch `mismatch/kl`.
     """
     difference = old_logprobs - sampled_logprobs
     if rows is not None:
         count = int(rows.max()) + 1 if rows.numel() else 0
         difference = difference.new_zeros(count).index_add(0, rows, difference)[rows]
-    return difference.exp().clamp(max=cap).detach()
+    ratio = difference.exp().detach()
+    return ratio.masked_fill(ratio > cap, 0.0) if is_masked else ratio.clamp(max=cap)

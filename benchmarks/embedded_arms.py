@@ -1,0 +1,48 @@
+"""The arms of the embedded study: what is compared, and how each differs from the embedded default."""
+
+from dataclasses import dataclass
+
+STEPS = 40
+OFF, ON = "mel.enabled=false", "mel.enabled=true"
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """`updates` counts optimizer steps per step of the run; where it is 2, half the run has as many updates as the
+    others."""
+
+    name: str
+    overrides: tuple[str, ...]
+    updates: int = 1
+
+    @property
+    def all_overrides(self) -> tuple[str, ...]:
+        middle = STEPS // 2 if self.updates == 2 else 0
+        return (f"run.steps={STEPS}", f"eval.every={middle}", *self.overrides)
+
+
+ARMS = (
+    Arm("GRPO", (OFF,)),
+    Arm("GRPO + MEL", (ON,)),
+    Arm("GRPO, two mini-batches", (OFF, "algorithm.minibatches=2"), updates=2),
+    Arm("RFT", (OFF, "algorithm=rft")),
+    Arm("RFT + ME", (ON, "algorithm=rft")),
+    Arm("REINFORCE++", (OFF, "algorithm=reinforce_pp")),
+    Arm("REINFORCE++ + ME", (ON, "algorithm=reinforce_pp")),
+)
+
+# Variants of GRPO + MEL, at its learning rate.
+ABLATIONS = (
+    Arm("weight 1 (the paper's)", (ON, "mel.weight=1.0")),
+    Arm("context: question", (ON, "mel.context=question")),
+    Arm("heuristics only", (ON, "mel.sections=heuristics")),
+    Arm("context: question, heuristics only", (ON, "mel.context=question", "mel.sections=heuristics")),
+    Arm("target: replay", (ON, "mel.target=replay")),
+    Arm("target: replay, weight 1", (ON, "mel.target=replay", "mel.weight=1.0")),
+    Arm("combination: balanced", (ON, "mel.combination=balanced")),
+    Arm("combination: separate", (ON, "mel.combination=separate"), updates=2),
+    Arm("target: replay, combination: separate, weight 1",
+        (ON, "mel.target=replay", "mel.combination=separate", "mel.weight=1.0"), updates=2),
+    Arm("memory of 64", (ON, "mel.memory.size=64")),
+    Arm("Reptile every 5", (ON, "mel.reptile.every=5")),
+)  # fmt: skip
