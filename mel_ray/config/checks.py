@@ -12,7 +12,14 @@ from mel_ray.config.templates import template_problem
 
 def find_problems(config: Config) -> list[Problem]:
     """Problems of the configuration in itself."""
-    return [*_batch(config), *_context(config), *_mel(config), *_prompts(config), *_cluster(config)]
+    return [
+        *_batch(config),
+        *_algorithm(config),
+        *_context(config),
+        *_mel(config),
+        *_prompts(config),
+        *_cluster(config),
+    ]
 
 
 def _batch(config: Config) -> Iterator[Problem]:
@@ -39,6 +46,26 @@ def _batch(config: Config) -> Iterator[Problem]:
     if config.mel.enabled and config.mel.temperature != rollout.temperature:
         why = f"meta-experiences are scored at rollout.temperature={rollout.temperature:g}"
         yield Problem("mel.temperature", config.mel.temperature, why, "make both equal")
+
+
+def _algorithm(config: Config) -> Iterator[Problem]:
+    algorithm = config.algorithm
+    is_rft = algorithm.advantage == "correct_only"
+    if is_rft and algorithm.surrogate != "logprob":
+        why = "rejection sampling is NLL on correct trajectories, which has no ratio to clip"
+        yield Problem("algorithm.surrogate", algorithm.surrogate, why, "use logprob, or algorithm=rft")
+    if is_rft and algorithm.kl.coefficient and algorithm.kl.where == "reward":
+        why = "rejection sampling looks at correctness alone, so a KL penalty in the reward has no effect"
+        yield Problem("algorithm.kl.where", "reward", why, "use loss")
+    if is_rft and algorithm.dynamic_sampling.enabled:
+        why = "rejection sampling learns from groups that are all correct, which dynamic sampling throws away"
+        yield Problem("algorithm.dynamic_sampling.enabled", True, why, "set it to false")
+    if algorithm.surrogate == "sequence_clipped" and algorithm.aggregation != "seq_mean_token_mean":
+        why = "a sequence's ratio would count once per token, so that long sequences would weigh more"
+        yield Problem("algorithm.aggregation", algorithm.aggregation, why, "use seq_mean_token_mean")
+    if algorithm.dual_clip is not None and algorithm.dual_clip <= 1.0 + algorithm.clip_high:
+        why = f"it must lie above 1 + clip_high = {1 + algorithm.clip_high:g}"
+        yield Problem("algorithm.dual_clip", algorithm.dual_clip, why, "verl uses 3.0")
 
 
 def _context(config: Config) -> Iterator[Problem]:
@@ -76,6 +103,11 @@ def _context(config: Config) -> Iterator[Problem]:
 
 def _mel(config: Config) -> Iterator[Problem]:
     mel = config.mel
+    if mel.sections == "heuristics" and mel.target == "replay":
+        why = "a replay has no sections"
+        yield Problem("mel.sections", "heuristics", why, "use all, or mel.target=experience")
+    if mel.combination == "balanced" and mel.weight == 0:
+        yield Problem("mel.weight", 0, "nothing is left to balance", "use mel.enabled=false to leave it out")
     if mel.min_correct_replays > mel.replays:
         yield Problem(
             "mel.min_correct_replays",

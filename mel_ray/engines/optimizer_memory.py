@@ -64,12 +64,13 @@ class SlowWeights:
         self._slow = [partition.detach().clone() for partition in _partitions(self._zero)]
 
     def interpolate(self, rate: float) -> None:
-        """Collective: small parameters are gathered anew."""
+        """Collective: parameters that are held whole are let go first and gathered anew, as in an optimizer step."""
+        self._zero._partition_all_parameters()
         with torch.no_grad():
             for number, (slow, fast) in enumerate(zip(self._slow, _partitions(self._zero), strict=True)):
                 slow.lerp_(fast, rate)
                 fast.copy_(slow)
-                # What ZeRO-3 does after an optimizer step: the fp32 partition becomes the working one.
+                # The fp32 partition becomes the working one.
                 self._zero._reassign_or_swap_out_partitioned_parameters(number)
         if self._zero.persistent_parameters:
             self._zero.persistent_parameters[0].all_gather(self._zero.persistent_parameters)

@@ -35,31 +35,58 @@ def joint_loss(
     (unweighted sum over policy tokens), and `clipped`, the number of clipped tokens. A token with both weights zero
     contributes neither loss nor gradient.
     """
-    old = logprobs.detach() if tokens.old_logprobs is None else tokens.old_logprobs
-    objective, is_clipped = surrogate(logprobs, old, tokens.advantages, tokens.rows, loss)
+    is_policy = tokens.pg_weight > 0
+    # Weightless tokens are left out before anything is computed: zero times an overflow would be NaN.
+    chosen = _Chosen.of(logprobs, entropy, tokens, is_policy)
+    objective, is_clipped, kl_sum = _policy_objective(chosen, loss)
+    policy = -(tokens.pg_weight[is_policy] * objective).sum()
+    nll = -(tokens.nll_weight * logprobs).sum()
+    parts = {"policy": policy.detach(), "nll": nll.detach(), "kl": kl_sum, "clipped": is_clipped.sum()}
+    return policy + nll, parts
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """The policy tokens alone."""
+
+    logprobs: Tensor
+    entropy: Tensor
+    old: Tensor
+    sampled: Tensor
+    reference: Tensor | None
+    advantages: Tensor
+    rows: Tensor
+
+    @classmethod
+    def of(cls, logprobs: Tensor, entropy: Tensor, tokens: TokenBatch, chosen: Tensor) -> "_Chosen":
+        own = logprobs[chosen]
+        return cls(
+            logprobs=own,
+            entropy=entropy[chosen],
+            old=own.detach() if tokens.old_logprobs is None else tokens.old_logprobs[chosen],
+            sampled=tokens.sampled_logprobs[chosen],
+            reference=None if tokens.reference_logprobs is None else tokens.reference_logprobs[chosen],
+            advantages=tokens.advantages[chosen],
+            rows=tokens.rows[chosen],
+        )
+
+
+def _policy_objective(tokens: _Chosen, loss: LossSettings) -> tuple[Tensor, Tensor, Tensor]:
+    """Objective and whether it is clipped, both [policy tokens], and the sum of the KL estimates."""
+    objective, is_clipped = surrogate(tokens.logprobs, tokens.old, tokens.advantages, tokens.rows, loss)
     if loss.importance_cap is not None:
         rows = tokens.rows if loss.importance_level == "sequence" else None
         is_masked = loss.importance_mode == "mask"
-        objective = objective * importance_weights(old, tokens.sampled_logprobs, loss.importance_cap, rows, is_masked)
-    is_policy = tokens.pg_weight > 0
-    kl_sum = logprobs.new_zeros(())
-    if tokens.reference_logprobs is not None:
-        kl = kl_estimate(logprobs, tokens.reference_logprobs, loss.kl_estimator)
-        kl_sum = kl.detach()[is_policy].sum()
+        objective = objective * importance_weights(tokens.old, tokens.sampled, loss.importance_cap, rows, is_masked)
+    kl_sum = tokens.logprobs.new_zeros(())
+    if tokens.reference is not None:
+        kl = kl_estimate(tokens.logprobs, tokens.reference, loss.kl_estimator)
+        kl_sum = kl.detach().sum()
         if loss.kl_in_loss:
             objective = objective - loss.kl_in_loss * kl
     if loss.entropy_coefficient:
-        objective = objective + loss.entropy_coefficient * entropy
-    # Weightless tokens are left out by selection: zero times an overflow would be NaN.
-    policy = -(tokens.pg_weight[is_policy] * objective[is_policy]).sum()
-    nll = -(tokens.nll_weight * logprobs).sum()
-    parts = {
-        "policy": policy.detach(),
-        "nll": nll.detach(),
-        "kl": kl_sum,
-        "clipped": (is_clipped & is_policy).sum(),
-    }
-    return policy + nll, parts
+        objective = objective + loss.entropy_coefficient * tokens.entropy
+    return objective, is_clipped, kl_sum
 
 
 def mismatch(logprobs: Tensor, sampled_logprobs: Tensor) -> dict[str, Tensor]:

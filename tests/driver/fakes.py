@@ -8,6 +8,7 @@ from mel_ray.records import DraftState, GroupVerdict, Outcome, Prompt, Sampling,
 from mel_ray.records.experience import ContrastivePair, DraftFacts
 from mel_ray.records.exploration import DraftTicket, Exploration, GroupTicket, ReplayTicket
 from mel_ray.records.trajectory import GroupFacts
+from mel_ray.records.update import KlEstimator, KlFacts, Shards, Update
 
 
 class World:
@@ -64,12 +65,20 @@ class FakeExperience:
 
 class FakePolicy:
     def __init__(self, world: World, ranks: int = 2) -> None:
-        self.world, self.ranks, self.batches, self.saved = world, ranks, [], []
+        self.world, self.ranks, self.updates, self.saved = world, ranks, [], []
 
-    async def train(self, minibatches, lr: float) -> UpdateReport:
-        self.batches.append(minibatches)
-        self.world.note("trained", str(len(minibatches)))
-        return UpdateReport({"loss/policy": 0.0}, len(minibatches))
+    async def train(self, update: Update) -> UpdateReport:
+        if not update.steps:
+            return UpdateReport({"batch/optimizer_steps": 0.0}, 0)
+        self.updates.append(update)
+        self.world.note("trained", str(len(update.steps)))
+        return UpdateReport({"loss/policy": 0.0}, len(update.steps), moved=True)
+
+    async def divergence(self, shards: Shards, estimator: KlEstimator) -> list[list[list[KlFacts]]]:
+        """KL 1 for the first trajectory of every group, none for the others."""
+        self.world.note("measured", str(len({(s.ref, s.index) for row in shards for m in row for s in m})))
+        kl = [float(index == 0) for index in range(64)]
+        return [[[KlFacts(kl[s.index], 0.0, 0.0) for s in m] for m in row] for row in shards]
 
     async def publish(self, version: int) -> None:
         self.world.note("published", str(version))

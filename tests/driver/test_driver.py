@@ -39,6 +39,22 @@ def make(world: World, *overrides: str, state: DraftState = DraftState.PARSED, p
     return stepper, policy, rollout
 
 
+def specs_of(update):
+    return [spec for step in update.steps for row in step.shards for microbatch in row for spec in microbatch
+            if spec.pg_weight or spec.nll_weight]  # fmt: skip
+
+
+def planned(policy):
+    return specs_of(policy.updates[0])
+
+
+def with_prompts(cfg, count, factor):
+    dynamic = cfg.algorithm.dynamic_sampling.model_copy(update={"max_factor": factor})
+    algorithm = cfg.algorithm.model_copy(update={"dynamic_sampling": dynamic})
+    rollout = cfg.rollout.model_copy(update={"prompts_per_step": count})
+    return cfg.model_copy(update={"algorithm": algorithm, "rollout": rollout})
+
+
 async def test_a_step_explores_trains_and_publishes():
     world = World({"mixed": "cw", "right": "cc", "wrong": "ww"})
     stepper, policy, _ = make(world)
@@ -49,8 +65,7 @@ async def test_a_step_explores_trains_and_publishes():
     assert report.metrics["group/mixed_share"] == pytest.approx(1 / 3)
     assert report.ledger.is_balanced
     assert world.events.index(("published", "1")) > world.events.index(("trained", "1"))
-    planned = [spec for shards in policy.batches[0] for row in shards for microbatch in row for spec in microbatch]
-    assert {spec.ref for spec in planned if spec.pg_weight or spec.nll_weight} == {"group-mixed", "drafts-mixed"}
+    assert {spec.ref for spec in planned(policy)} == {"group-mixed", "drafts-mixed"}
 
 
 async def test_no_question_waits_for_another():
@@ -70,8 +85,7 @@ async def test_without_mel_the_step_is_plain_grpo_with_the_same_seeds():
     assert rollout_one.seeds == rollout_other.seeds
     assert not any(what in ("abstracted", "replayed") for what, _ in plain.events)
     assert report.metrics["mel/pairs"] == 0
-    planned = [spec for shards in policy.batches[0] for row in shards for m in row for spec in m]
-    assert not any(spec.nll_weight for spec in planned)
+    assert not any(spec.nll_weight for spec in planned(policy))
 
 
 async def test_seeds_differ_between_steps_questions_and_samples():
@@ -107,8 +121,7 @@ async def test_drafts_that_are_not_proven_are_counted_and_not_trained(replay, st
     report = await stepper.step(1)
     assert report.ledger.drafts[fate] == 1
     assert report.metrics["mel/kept"] == 0
-    planned = [spec for shards in policy.batches[0] for row in shards for m in row for spec in m]
-    assert not any(spec.nll_weight for spec in planned)
+    assert not any(spec.nll_weight for spec in planned(policy))
 
 
 async def test_a_failing_pool_stops_the_step():
@@ -121,7 +134,7 @@ async def test_a_failing_pool_stops_the_step():
     with pytest.raises(ExceptionGroup) as caught:
         await stepper.step(1)
     assert "the verifier is gone" in str(caught.value.exceptions[0])
-    assert not policy.batches
+    assert not policy.updates
 
 
 def make_loop(tmp_path, world: World, *overrides: str, state: DriverState | None = None):
@@ -130,7 +143,7 @@ def make_loop(tmp_path, world: World, *overrides: str, state: DriverState | None
     cfg, sink, progress = stepper.cfg, FakeSink(), Progress(state)
     benchmark = Benchmark("held", (prompt(question_id=sorted(world.outcomes)[0]),))
     loop = Loop(cfg, stepper, policy, Evaluator(cfg, rollout, FakeVerifier(world)), [benchmark],
-                FakeJournals(), Checkpoints(tmp_path, cfg.checkpoint.keep, policy), [sink], progress)  # fmt: skip
+                FakeJournals(), Checkpoints(tmp_path, cfg.checkpoint.keep, [policy]), [sink], progress)  # fmt: skip
     return loop, sink, progress, policy
 
 
@@ -173,7 +186,7 @@ async def test_an_incomplete_checkpoint_is_never_the_latest(tmp_path):
     (tmp_path / ".step-000008.partial").mkdir()
     (tmp_path / "latest").write_text("step-000009")
     assert latest_checkpoint(tmp_path) is None
-    await Checkpoints(tmp_path, 2, FakePolicy(World({}))).save(DriverState(step=9))
+    await Checkpoints(tmp_path, 2, [FakePolicy(World({}))]).save(DriverState(step=9))
     assert latest_checkpoint(tmp_path).name == "step-000009"
 
 
@@ -206,4 +219,68 @@ async def test_a_verifier_that_mostly_fails_stops_the_run_with_examples():
     stepper, policy, _ = make(World(dict.fromkeys("abcdefghijklmnop", "ctttw")))
     with pytest.raises(RuntimeError, match=r"failed on 48 of the last 80 answers.*max_failure_rate=0.2"):
         await stepper.step(1)
-    assert not policy.batches
+    assert not policy.updates
+
+
+async def test_dynamic_sampling_asks_on_until_enough_groups_are_mixed():
+    # the stream in its shuffled order; three of the eight are mixed
+    world = World({name: ("cw" if name in "beh" else "cc") for name in "abcdefgh"}, delays={"b": 0.05, "e": 0.02})
+    stepper, policy, _ = make(world, "algorithm=dapo", "mel.enabled=false")
+    stepper.cfg = with_prompts(stepper.cfg, 2, 4.0)
+    report = await stepper.step(1)
+    order = [p.question_id for p in PromptStream([prompt(question_id=n) for n in "abcdefgh"], 0).take(8)]
+    wanted = [name for name in order if name in "beh"][:2]
+    asked = {who for what, who in world.events if what == "generated"}
+    assert asked == set(order[: order.index(wanted[1]) + 1])  # the shortest stretch that holds two
+    assert {spec.ref for spec in planned(policy)} == {f"group-{name}" for name in wanted}
+    assert report.ledger.is_balanced
+    assert report.metrics["batch/filtered_share"] == pytest.approx(1 - 2 / len(asked))
+
+
+async def test_dynamic_sampling_stops_at_its_cap():
+    world = World(dict.fromkeys("abcdefgh", "cc"))
+    stepper, policy, _ = make(world, "algorithm=dapo", "mel.enabled=false")
+    stepper.cfg = with_prompts(stepper.cfg, 2, 3.0)
+    report = await stepper.step(1)
+    assert len([e for e in world.events if e[0] == "generated"]) == 6
+    assert policy.updates == []
+    assert report.metrics["batch/questions"] == 6
+
+
+async def test_kl_in_the_reward_asks_the_policy_first():
+    world = World({"a": "cw", "b": "wc"})
+    stepper, policy, _ = make(
+        world, "algorithm=dr_grpo", "algorithm.kl.coefficient=0.5", "algorithm.kl.where=reward", "mel.enabled=false"
+    )
+    await stepper.step(1)
+    assert world.events.index(("measured", "4")) < world.events.index(("trained", "1"))
+    # the fake's KL is 1 for the first trajectory of a group: rewards 1 - 0.5 and 0, then -0.5 and 1, centred
+    found = {(spec.ref, spec.index): spec.advantage for spec in planned(policy)}
+    assert found == {("group-a", 0): 0.25, ("group-a", 1): -0.25, ("group-b", 0): -0.75, ("group-b", 1): 0.75}
+
+
+async def test_the_update_follows_the_configuration():
+    world = World({"a": "cw", "b": "wc"})
+    stepper, policy, _ = make(
+        world, "algorithm=gspo", "algorithm.epochs=3", "mel.reptile.every=2", "mel.reptile.rate=0.25",
+        "mel.combination=separate", "mel.weight=0.5", "algorithm.lr=1e-3", "algorithm.warmup_steps=0",
+    )  # fmt: skip
+    await stepper.step(1)
+    await stepper.step(2)
+    first, second = policy.updates
+    assert (first.epochs, first.loss.surrogate, first.lr) == (3, "sequence_clipped", 1e-3)
+    assert [(step.optimizer, step.lr_factor) for step in first.steps] == [("policy", 1.0), ("experience", 0.5)]
+    assert (first.slow_rate, second.slow_rate) == (None, 0.25)
+
+
+async def test_the_weight_of_meta_experience_follows_its_schedule():
+    world = World({"a": "cw"})
+    stepper, policy, _ = make(world, "mel.weight=1.0", "mel.weight_warmup_steps=4", "mel.memory.size=8")
+    for step in (1, 2):
+        await stepper.step(step)
+    weights = [
+        sum(spec.nll_weight * spec.completion_tokens for spec in specs_of(update) if spec.is_experience)
+        for update in policy.updates
+    ]
+    # a quarter of the weight; then half, and 0.1 for the one remembered from step 1
+    assert weights == pytest.approx([0.25, 0.5 + 0.1])

@@ -3,6 +3,7 @@
 from mel_ray.records import (
     ContrastivePair,
     Draft,
+    DraftFate,
     DraftState,
     Experience,
     Group,
@@ -12,7 +13,7 @@ from mel_ray.records import (
     Trajectory,
     Verdict,
 )
-from mel_ray.records.exploration import DraftTicket, Exploration, GroupTicket
+from mel_ray.records.exploration import DraftTicket, Exploration, GroupTicket, JudgedDraft, ReplayTicket
 
 
 def prompt(question: str = "1 + 1?", answer: str = "2", tokens: int = 3, question_id: str = "q") -> Prompt:
@@ -49,3 +50,10 @@ def draft(state: DraftState = DraftState.PARSED, length: int = 5, context: int =
 
 def draft_ticket(state: DraftState = DraftState.PARSED, index: int = 0, length: int = 5) -> DraftTicket:
     return DraftTicket("drafts", index, draft(state, length).facts())
+
+
+def proven_draft(index: int = 0, length: int = 5, replay_outcomes: str = "wc") -> JudgedDraft:
+    """A lesson: a draft whose replays, of 3 tokens each, came out as given."""
+    drafted = draft_ticket(index=index, length=length)
+    replays = ReplayTicket(drafted, ticket((3,) * len(replay_outcomes), "replays"))
+    return JudgedDraft(drafted, DraftFate.TRAINED, replays, verdict(*replay_outcomes))

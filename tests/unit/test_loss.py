@@ -1,31 +1,65 @@
-"""rl/objective.py, rl/policy_loss.py and rl/logprobs.py against references written out by hand."""
+"""rl/objective.py and rl/policy_loss.py against numbers written out by hand, and what no batch may change."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mel_ray.rl.logprobs import chunked_logprobs
+from mel_ray.records.update import LossSettings
 from mel_ray.rl.objective import TokenBatch, joint_loss, mismatch
 
+CLIPPED = LossSettings()
+EVERY_LOSS = [
+    CLIPPED,
+    LossSettings(clip_high=0.28, dual_clip=3.0, log_ratio_clamp=20.0),
+    LossSettings(surrogate="sequence_clipped", clip_low=3e-4, clip_high=4e-4),
+    LossSettings(surrogate="cispo", clip_low=1.0, clip_high=4.0),
+    LossSettings(surrogate="logprob"),
+    LossSettings(importance_cap=2.0),
+    LossSettings(importance_cap=1.5, importance_level="sequence"),
+    LossSettings(importance_cap=1.5, importance_level="sequence", importance_mode="mask"),
+    LossSettings(kl_in_loss=0.1, kl_estimator="k1"),
+    LossSettings(kl_in_loss=0.1, kl_estimator="k2"),
+    LossSettings(kl_in_loss=0.1, kl_estimator="k3", entropy_coefficient=0.01),
+]
 
-def batch(**overrides) -> TokenBatch:
-    values = {
-        "pg_weight": torch.tensor([0.25, 0.25, 0.0], dtype=torch.float64),
-        "nll_weight": torch.tensor([0.0, 0.0, 0.5], dtype=torch.float64),
-        "advantages": torch.tensor([1.0, -2.0, 0.0], dtype=torch.float64),
-        "sampled_logprobs": torch.tensor([-1.0, -2.0, -3.0], dtype=torch.float64),
-    }
-    return TokenBatch(**(values | overrides))
+
+def column(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def leaf(*values: float) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float64, requires_grad=True)
+    return column(*values).requires_grad_()
+
+
+def tokens(advantages, old, sampled=None, weight=1.0, nll=0.0, rows=None, reference=None) -> TokenBatch:
+    count = len(advantages)
+    return TokenBatch(
+        pg_weight=column(*[weight] * count),
+        nll_weight=column(*[nll] * count),
+        advantages=column(*advantages),
+        sampled_logprobs=column(*(sampled or old)),
+        rows=torch.tensor(rows or list(range(count))),
+        old_logprobs=column(*old),
+        reference_logprobs=column(*reference) if reference else None,
+    )
+
+
+def gradient(logprobs: list[float], batch: TokenBatch, loss: LossSettings) -> tuple[float, list[float]]:
+    values = leaf(*logprobs)
+    result, _ = joint_loss(values, torch.zeros_like(values), batch, loss)
+    result.backward()
+    return result.item(), values.grad.tolist()
 
 
 def test_on_policy_gradient_is_weighted_advantage_and_nll():
     logprobs = leaf(-1.1, -2.1, -0.7)
-    loss, parts = joint_loss(logprobs, batch(), 0.2, 0.2)
+    batch = TokenBatch(column(0.25, 0.25, 0), column(0, 0, 0.5), column(1, -2, 0), column(-1, -2, -3),
+                       torch.tensor([0, 0, 1]))  # fmt: skip
+    loss, parts = joint_loss(logprobs, torch.zeros(3), batch, CLIPPED)
     loss.backward()
     # d/dlogp of -w * rho * A at rho = 1 is -w * A; of -v * logp is -v
     assert logprobs.grad.tolist() == pytest.approx([-0.25, 0.5, -0.5])
@@ -34,41 +68,154 @@ def test_on_policy_gradient_is_weighted_advantage_and_nll():
     assert parts["clipped"] == 0
 
 
+RATIOS = [1.5, 1.5, 0.5, 0.5]
+LOGPROBS = [math.log(r) - 1 for r in RATIOS]
+
+
 def test_clipping_takes_the_gradient_away_only_where_it_must():
-    old = torch.tensor([-1.0, -1.0, -1.0, -1.0], dtype=torch.float64)
-    ratios = [1.5, 1.5, 0.5, 0.5]
-    logprobs = leaf(*[-1.0 + math.log(r) for r in ratios])
-    tokens = TokenBatch(
-        pg_weight=torch.ones(4, dtype=torch.float64),
-        nll_weight=torch.zeros(4, dtype=torch.float64),
-        advantages=torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=torch.float64),
-        sampled_logprobs=old,
-        old_logprobs=old,
-    )
-    loss, parts = joint_loss(logprobs, tokens, 0.2, 0.2)
-    loss.backward()
+    loss, grad = gradient(LOGPROBS, tokens([1, -1, 1, -1], [-1.0] * 4), CLIPPED)
     # min(rho A, clip(rho) A): 1.2, -1.5, 0.5, -0.8
-    assert loss.item() == pytest.approx(-(1.2 - 1.5 + 0.5 - 0.8))
-    assert logprobs.grad.tolist() == pytest.approx([0.0, 1.5, -0.5, 0.0])
-    assert parts["clipped"] == 2
+    assert loss == pytest.approx(-(1.2 - 1.5 + 0.5 - 0.8))
+    assert grad == pytest.approx([0.0, 1.5, -0.5, 0.0])
 
 
-def test_truncated_importance_caps_the_correction():
-    logprobs = leaf(-1.0, -1.0, -1.0)
-    sampled = torch.tensor([-1.0, -3.0, 0.0], dtype=torch.float64)  # ratios 1, e^2, e^-1
-    tokens = batch(pg_weight=torch.ones(3, dtype=torch.float64), advantages=torch.ones(3, dtype=torch.float64),
-                   nll_weight=torch.zeros(3, dtype=torch.float64), sampled_logprobs=sampled)  # fmt: skip
-    joint_loss(logprobs, tokens, 0.2, 0.2, importance_cap=2.0)[0].backward()
-    assert logprobs.grad.tolist() == pytest.approx([-1.0, -2.0, -math.exp(-1)])
+def test_clip_range_may_be_lopsided():
+    loss, _ = gradient(LOGPROBS, tokens([1, -1, 1, -1], [-1.0] * 4), LossSettings(clip_low=0.3, clip_high=0.28))
+    assert loss == pytest.approx(-(1.28 - 1.5 + 0.5 - 0.7))
 
 
-def test_no_signal_gives_zero_gradient_and_no_nan():
-    logprobs = leaf(-1.0, -50.0, -0.0)
-    zeros = torch.zeros(3, dtype=torch.float64)
-    loss, _ = joint_loss(logprobs, batch(pg_weight=zeros, nll_weight=zeros), 0.2, 0.2)
+def test_dual_clip_bounds_what_a_negative_advantage_costs():
+    batch = tokens([-1, -1, 1], [-1.0] * 3)
+    logprobs = [-1 + math.log(5.0), -1 + math.log(2.0), -1 + math.log(5.0)]
+    loss, grad = gradient(logprobs, batch, LossSettings(dual_clip=3.0))
+    # max(min(-5, -1.2), -3) = -3 without gradient; -2 within; a positive advantage is clipped as ever
+    assert loss == pytest.approx(-(-3.0 - 2.0 + 1.2))
+    assert grad == pytest.approx([0.0, 2.0, 0.0])
+
+
+def test_a_log_ratio_clamp_holds_the_ratio():
+    loss, grad = gradient([0.0], tokens([-1], [-30.0]), LossSettings(log_ratio_clamp=2.0))
+    assert loss == pytest.approx(math.exp(2.0))
+    assert grad == [0.0]
+
+
+def test_gspo_clips_by_the_geometric_mean_of_the_sequence():
+    # one sequence of ratios 1.5 and 0.5: s = sqrt(0.75) = 0.8660; another of 1.5 and 1.5: s = 1.5
+    batch = tokens([1, 1, 1, 1], [-1.0] * 4, rows=[0, 0, 1, 1])
+    loss, grad = gradient([math.log(r) - 1 for r in (1.5, 0.5, 1.5, 1.5)], batch, LossSettings("sequence_clipped"))
+    s = math.sqrt(0.75)
+    assert loss == pytest.approx(-(2 * s + 2 * 1.2))
+    assert grad == pytest.approx([-s, -s, 0, 0])  # ds/dlogp_t = s/2, on two tokens
+
+
+def test_cispo_clips_weights_but_drops_no_gradient():
+    batch = tokens([1, -1, 1, -1], [-1.0] * 4)
+    _, grad = gradient(LOGPROBS, batch, LossSettings("cispo", clip_low=0.2, clip_high=0.2))
+    assert grad == pytest.approx([-1.2, 1.2, -0.8, 0.8])
+    _, unbounded_below = gradient(LOGPROBS, batch, LossSettings("cispo", clip_low=1.0, clip_high=4.0))
+    assert unbounded_below == pytest.approx([-1.5, 1.5, -0.5, 0.5])
+
+
+def test_the_logprob_surrogate_is_nll_where_the_advantage_is_one():
+    loss, grad = gradient(LOGPROBS, tokens([1, 1, 0, 0], [-5.0] * 4), LossSettings("logprob"))
+    assert loss == pytest.approx(-(LOGPROBS[0] + LOGPROBS[1]))
+    assert grad == [-1, -1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("loss", "weights"),
+    [
+        (LossSettings(importance_cap=2.0), [1.0, 2.0, math.exp(-1)]),
+        (LossSettings(importance_cap=2.0, importance_mode="mask"), [1.0, 0.0, math.exp(-1)]),
+        # the first two tokens are one sequence: e^0 * e^2
+        (LossSettings(importance_cap=9.0, importance_level="sequence"), [math.exp(2)] * 2 + [math.exp(-1)]),
+        (LossSettings(importance_cap=2.0, importance_level="sequence"), [2.0, 2.0, math.exp(-1)]),
+        (LossSettings(importance_cap=2.0, importance_level="sequence", importance_mode="mask"), [0, 0, math.exp(-1)]),
+    ],
+)
+def test_importance_weights_correct_for_the_engine(loss, weights):
+    old, sampled = [-1.0] * 3, [-1.0, -3.0, 0.0]
+    _, grad = gradient(old, tokens([1, 1, 1], old, sampled, rows=[0, 0, 1]), loss)
+    assert grad == pytest.approx([-w for w in weights])
+
+
+@pytest.mark.parametrize(("estimator", "slope"), [("k1", 1.0), ("k2", 0.5), ("k3", 1 - math.exp(-0.5))])
+def test_kl_in_the_loss_pulls_towards_the_reference(estimator, slope):
+    batch = tokens([0.0], [-1.0], reference=[-1.5])  # d = 0.5
+    _, grad = gradient([-1.0], batch, LossSettings(kl_in_loss=0.1, kl_estimator=estimator))
+    assert grad == pytest.approx([0.1 * slope])
+
+
+def test_an_entropy_bonus_rewards_entropy():
+    logprobs, entropy = leaf(-1.0), leaf(0.7)
+    loss, _ = joint_loss(logprobs, entropy, tokens([0.0], [-1.0], weight=0.5), LossSettings(entropy_coefficient=0.01))
     loss.backward()
-    assert loss.item() == 0
-    assert logprobs.grad.tolist() == [0, 0, 0]
+    assert loss.item() == pytest.approx(-0.5 * 0.01 * 0.7)
+    assert entropy.grad.item() == pytest.approx(-0.005)
+
+
+@pytest.mark.parametrize("loss", EVERY_LOSS)
+def test_no_weight_gives_zero_gradient_and_no_nan(loss):
+    # also where ratios overflow
+    batch = tokens([0, 0, 0], [-1.0, -900.0, 0.0], [-900.0, 0.0, 0.0], weight=0.0, reference=[0.0, 0.0, 0.0])
+    value, grad = gradient([-1.0, -50.0, -900.0], batch, loss)
+    assert value == 0
+    assert grad == [0, 0, 0]
+
+
+@st.composite
+def batches(draw):
+    """Rows of one to five tokens, policy or lesson, and an order of the rows."""
+    lengths = draw(st.lists(st.integers(1, 5), min_size=1, max_size=7))
+    order = draw(st.permutations(range(len(lengths))))
+    cuts = draw(st.sets(st.integers(1, len(lengths)), max_size=3))
+    return lengths, list(order), sorted(cuts | {len(lengths)}), draw(st.integers(0, 10**6))
+
+
+@pytest.mark.parametrize("loss", EVERY_LOSS)
+@given(batches())
+def test_loss_and_gradient_do_not_depend_on_order_or_split(loss, drawn):
+    lengths, order, cuts, seed = drawn
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(count: int) -> torch.Tensor:
+        return torch.randn(count, generator=generator, dtype=torch.float64)
+
+    rows = []
+    for number, length in enumerate(lengths):
+        is_lesson = number % 3 == 2
+        weight = torch.full((length,), 1.0 / (len(lengths) * length), dtype=torch.float64)
+        none = torch.zeros(length, dtype=torch.float64)
+        fields = {"pg_weight": none if is_lesson else weight, "nll_weight": weight if is_lesson else none,
+                  "advantages": normal(1).expand(length), "sampled_logprobs": normal(length) - 2,
+                  "old_logprobs": normal(length) - 2, "reference_logprobs": normal(length) - 2}  # fmt: skip
+        rows.append((fields, normal(length) * 0.3 - 2, normal(length).abs()))
+
+    def over(numbers: list[int]) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
+        leaves = {n: rows[n][1].clone().requires_grad_() for n in numbers}
+        joined = {name: torch.cat([rows[n][0][name] for n in numbers]) for name in rows[0][0]}
+        index = torch.cat([torch.full((lengths[n],), i) for i, n in enumerate(numbers)])
+        value, _ = joint_loss(torch.cat(list(leaves.values())), torch.cat([rows[n][2] for n in numbers]),
+                              TokenBatch(rows=index, **joined), loss)  # fmt: skip
+        value.backward()
+        return value.detach(), {n: leaf.grad for n, leaf in leaves.items()}
+
+    whole, gradients = over(list(range(len(lengths))))
+    total, start = torch.zeros((), dtype=torch.float64), 0
+    for cut in cuts:
+        part, its_gradients = over(order[start:cut])
+        total, start = total + part, cut
+        for number, grad in its_gradients.items():
+            torch.testing.assert_close(grad, gradients[number], rtol=1e-10, atol=1e-14)
+    torch.testing.assert_close(total, whole, rtol=1e-10, atol=1e-14)
+
+
+def test_on_policy_every_surrogate_has_the_same_gradient():
+    batch = replace(tokens([0.7, 0.7, -1.2], [-1.0, -2.0, -0.5], rows=[0, 0, 1]), old_logprobs=None)
+    found = [gradient([-1.0, -2.0, -0.5], batch, LossSettings(s))[1]
+             for s in ("clipped", "sequence_clipped", "cispo", "logprob")]  # fmt: skip
+    for other in found:
+        assert other == pytest.approx([-0.7, -0.7, 1.2])
 
 
 def test_mismatch_of_equal_and_of_different_logprobs():
@@ -78,24 +225,3 @@ def test_mismatch_of_equal_and_of_different_logprobs():
     assert differing["kl"].item() == pytest.approx(math.exp(-1) - 1 + 1)  # exp(d) - 1 - d at d = -1
     assert differing["max"].item() == 1
     assert differing["outside"].item() == 1
-
-
-@pytest.mark.parametrize("pieces", [1, 2, 7, 12])
-def test_chunked_logprobs_equal_a_full_softmax(pieces):
-    torch.manual_seed(0)
-    head = torch.nn.Linear(5, 11, bias=False)
-    targets = torch.randint(0, 11, (7,))
-    full_hidden = torch.randn(7, 5, requires_grad=True)
-    hidden = full_hidden.detach().clone().requires_grad_()
-    reference = torch.log_softmax(head(full_hidden) / 0.7, -1)
-    expected_entropy = -(reference.exp() * reference).sum(-1)
-    chosen, entropy = chunked_logprobs(hidden, targets, head, pieces, temperature=0.7)
-    expected = reference.gather(-1, targets[:, None])[:, 0]
-    torch.testing.assert_close(chosen, expected)
-    torch.testing.assert_close(entropy, expected_entropy)
-    expected.sum().backward()
-    weight_gradient = head.weight.grad.clone()
-    head.weight.grad = None
-    chosen.sum().backward()
-    torch.testing.assert_close(hidden.grad, full_hidden.grad)
-    torch.testing.assert_close(head.weight.grad, weight_gradient)

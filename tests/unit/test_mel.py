@@ -1,17 +1,15 @@
 """mel/: pairing, parsing of malformed and hostile experiences, the leak check, internalisation."""
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mel_ray.config.templates import load_template
-from mel_ray.mel.internalize import lesson_sequence
 from mel_ray.mel.pairing import select_pairs
 from mel_ray.mel.parsing import ParseFailure, leaks_answer, parse_experience
 from mel_ray.mel.prompts import abstraction_prompt, replay_prompt
-from mel_ray.records import Experience, SequenceKind, SequenceSpec
-from tests.unit.builders import draft, verdict
+from mel_ray.records import Experience
+from tests.unit.builders import group, verdict
 
 TINY, PAPER = load_template("tiny"), load_template("paper")
 GOOD = "Bifurcation: Step 2.\nCritique: It did this.\nHeuristic: If it rains, then stay in."
@@ -31,15 +29,19 @@ I assumed what I should have shown.
 """
 
 
-@given(st.lists(st.sampled_from("cwnte"), max_size=10), st.integers(1, 20), st.integers(0, 5))
-def test_pairs_are_distinct_and_join_a_correct_with_an_incorrect(outcomes, count, seed):
+@given(
+    st.lists(st.sampled_from("cwnte"), max_size=10), st.integers(1, 20), st.integers(0, 5),
+    st.sampled_from(["random", "shortest_correct_longest_common_prefix", "hardest"]),
+)  # fmt: skip
+def test_pairs_are_distinct_and_join_a_correct_with_an_incorrect(outcomes, count, seed, choice):
     judged = verdict(*outcomes)
-    pairs = select_pairs(judged, count, seed)
+    trajectories = group(tuple(range(1, len(outcomes) + 1)))
+    pairs = select_pairs(trajectories, judged, count, seed, choice)
     assert len(set(pairs)) == len(pairs) == min(count, len(judged.correct) * len(judged.incorrect))
     for pair in pairs:
         assert outcomes[pair.correct] == "c"
         assert outcomes[pair.incorrect] in "wn"
-    assert pairs == select_pairs(judged, count, seed)
+    assert pairs == select_pairs(trajectories, judged, count, seed, choice)
 
 
 def test_well_formed_experiences():
@@ -109,13 +111,3 @@ def test_prompts_show_the_incorrect_solution_first_and_never_compile_model_outpu
     assert "{{ 7 * 7 }}" in text
     assert "49" not in text
     assert "M-TEXT" in replay_prompt(TINY, "Q", " M-TEXT ")
-
-
-def test_the_context_of_a_lesson_carries_no_loss():
-    spec = SequenceSpec(SequenceKind.EXPERIENCE, "r", 0, 7, 5, nll_weight=0.2)
-    sequence = lesson_sequence(spec, draft(length=5, context=7))
-    assert sequence.completion_start == 7
-    assert len(sequence.nll_weight) == 5 == len(sequence.token_ids) - 7
-    assert np.allclose(sequence.nll_weight, 0.2)
-    assert not sequence.pg_weight.any()
-    assert not sequence.advantages.any()
