@@ -6,7 +6,7 @@ STAMP = $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types format unit cluster bench-setup bench-overlap bench-trl bench-sync bench-verifier bench-policy clean
+.PHONY: help setup demo test test-differential check lint types format unit cluster bench-setup bench-overlap bench-trl bench-sync bench-verifier bench-policy embedded-table clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -22,6 +22,10 @@ demo: setup ## train the embedded default with meta-experience and print where t
 
 test: setup ## all tests that need no GPU (under 20 minutes on two cores)
 	@$(RUN) -m pytest $(ARGS)
+
+test-differential: ## our losses and estimators against TRL, verl and OpenRLHF, in .venv-peers
+	@PYTHON=$(PYTHON) bash launch/peers_setup.sh .venv-peers
+	@.venv-peers/bin/python -m pytest -o addopts=-q tests/differential $(ARGS)
 
 unit: setup ## unit, driver and architecture tests
 	@$(RUN) -m pytest tests/unit tests/driver tests/arch $(ARGS)
@@ -60,5 +64,8 @@ bench-verifier: setup ## judgements per second against Math-Verify
 bench-policy: setup ## the policy step alone on a random Qwen3 (4B on a GPU)
 	@$(RUN) -m benchmarks.policy_step $(ARGS)
 
+embedded-table: setup ## the table of docs/embedded.md; resumable, hours on two cores
+	@$(RUN) -m benchmarks.embedded_table $(ARGS)
+
 clean: ## remove environments and caches; runs stay
-	rm -rf .venv .venv-trl .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .venv-trl .venv-peers .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,125 @@
+"""Our estimators and losses against verl's own `core_algos`."""
+
+import numpy as np
+import pytest
+import torch
+from verl.trainer.config import AlgoConfig
+from verl.trainer.ppo import core_algos
+from verl.workers.config import ActorConfig
+
+from mel_ray.records.update import LossSettings
+from mel_ray.rl.advantages import batch_whitened, group_centred, group_standardised, leave_one_out
+from mel_ray.rl.kl import kl_estimate, kl_to_go
+from tests.differential.batches import SEEDS, WIDTH, assert_same, make_batch, ours
+
+MODES = {
+    "token-mean": "token_mean",
+    "seq-mean-token-mean": "seq_mean_token_mean",
+    "seq-mean-token-sum": "seq_mean_token_sum",
+    "seq-mean-token-sum-norm": "dr_grpo",
+}
+VERL = {"dual_clip": 3.0, "log_ratio_clamp": 20.0}
+
+
+def verl_loss(batch, name="vanilla", mode="token-mean", weights=None, **clip):
+    actor = ActorConfig(strategy="fsdp", rollout_n=1, ppo_micro_batch_size_per_gpu=1, **clip)
+    advantages = batch.advantages[:, None].expand_as(batch.mask)
+    function = core_algos.get_policy_loss_fn(name)
+    loss, _ = function(batch.old, batch.logprobs, advantages, batch.mask, mode, actor, weights)
+    return loss
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("mode", MODES)
+def test_the_loss_and_its_aggregations(seed, mode):
+    batch = make_batch(seed)
+    assert_same(batch, verl_loss(batch, mode=mode), *ours(batch, LossSettings(**VERL), MODES[mode], WIDTH))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_dual_clip_and_a_lopsided_range(seed):
+    batch = make_batch(seed)
+    theirs = verl_loss(batch, clip_ratio_low=0.1, clip_ratio_high=0.28, clip_ratio_c=1.5)
+    loss = LossSettings(clip_low=0.1, clip_high=0.28, dual_clip=1.5, log_ratio_clamp=20.0)
+    assert_same(batch, theirs, *ours(batch, loss, "token_mean"))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_gspo(seed):
+    batch = make_batch(seed)
+    theirs = verl_loss(batch, "gspo", "seq-mean-token-mean", clip_ratio_low=0.2, clip_ratio_high=0.2)
+    assert_same(batch, theirs, *ours(batch, LossSettings("sequence_clipped"), "seq_mean_token_mean"))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_cispo(seed):
+    batch = make_batch(seed)
+    theirs = verl_loss(batch, "cispo", clip_ratio_low=0.3, clip_ratio_high=0.5)
+    assert_same(batch, theirs, *ours(batch, LossSettings("cispo", clip_low=0.3, clip_high=0.5), "token_mean"))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_truncated_importance(seed):
+    batch = make_batch(seed)
+    theirs = verl_loss(batch, weights=(batch.old - batch.sampled).exp().clamp(max=1.2))
+    assert_same(batch, theirs, *ours(batch, LossSettings(importance_cap=1.2, **VERL), "token_mean"))
+
+
+@pytest.mark.parametrize(("theirs", "estimator"), [("kl", "k1"), ("mse", "k2"), ("low_var_kl", "k3")])
+def test_kl_estimators(theirs, estimator):
+    batch = make_batch(0)
+    expected = core_algos.kl_penalty_forward(batch.logprobs, batch.reference, theirs)
+    torch.testing.assert_close(kl_estimate(batch.logprobs, batch.reference, estimator), expected, rtol=1e-9, atol=1e-12)
+
+
+def scores(rewards: list[float], lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rewards at the last token, and the mask."""
+    mask = (torch.arange(WIDTH)[None] < torch.tensor(lengths)[:, None]).double()
+    at_end = torch.zeros_like(mask)
+    at_end[torch.arange(len(lengths)), torch.tensor(lengths) - 1] = torch.tensor(rewards, dtype=torch.float64)
+    return at_end, mask
+
+
+REWARDS, LENGTHS = [1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.5, 1.0], [2, 9, 4, 1, 3, 3, 8, 5]
+INDEX = np.array(["a"] * 4 + ["b"] * 4)
+
+
+def of_groups(estimator) -> list[float]:
+    return [*estimator(REWARDS[:4]).tolist(), *estimator(REWARDS[4:]).tolist()]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "options", "estimator"),
+    [
+        (core_algos.compute_grpo_outcome_advantage, {}, group_standardised),
+        (core_algos.compute_grpo_outcome_advantage, {"norm_adv_by_std_in_grpo": False}, group_centred),
+        (core_algos.compute_rloo_outcome_advantage, {}, leave_one_out),
+    ],
+)
+def test_group_estimators(theirs, options, estimator):
+    at_end, mask = scores(REWARDS, LENGTHS)
+    found, _ = theirs(at_end, mask, INDEX, **options)
+    assert found[:, 0].tolist() == pytest.approx(of_groups(estimator), abs=1e-6)
+
+
+def test_whitened_estimators_but_for_bessels_correction():
+    """verl divides the variance over tokens by n - 1, OpenRLHF and we by n."""
+    at_end, mask = scores(REWARDS, LENGTHS)
+    bessel = (sum(LENGTHS) / (sum(LENGTHS) - 1)) ** 0.5
+    plain, _ = core_algos.compute_reinforce_plus_plus_outcome_advantage(at_end, mask, AlgoConfig(gamma=1.0))
+    assert (plain[:, 0] * bessel).tolist() == pytest.approx(batch_whitened(REWARDS, LENGTHS).tolist(), abs=1e-5)
+    centred = of_groups(group_centred)
+    with_baseline, _ = core_algos.compute_reinforce_plus_plus_baseline_outcome_advantage(at_end, mask, INDEX)
+    assert (with_baseline[:, 0] * bessel).tolist() == pytest.approx(batch_whitened(centred, LENGTHS).tolist(), abs=1e-5)
+
+
+def test_returns_with_kl_in_the_reward():
+    batch, beta = make_batch(1), 0.1
+    rewards = [1.0, 0.0, 1.0, 0.0, 0.0, 1.0]
+    at_end, mask = scores(rewards, batch.lengths)
+    shaped = core_algos.compute_rewards(at_end, batch.old, batch.reference, beta) * mask
+    _, returns = core_algos.compute_reinforce_plus_plus_outcome_advantage(shaped, mask, AlgoConfig(gamma=1.0))
+    chosen = mask.bool()
+    rows = torch.arange(len(rewards))[:, None].expand_as(mask)[chosen]
+    to_go = kl_to_go(kl_estimate(batch.old[chosen], batch.reference[chosen], "k1"), rows)
+    torch.testing.assert_close(torch.tensor(rewards)[rows] - beta * to_go, returns[chosen], rtol=1e-9, atol=1e-9)
