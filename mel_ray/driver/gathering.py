@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from mel_ray.config.schema import Config
 from mel_ray.driver.ports import Data
 from mel_ray.records.exploration import Exploration
 from mel_ray.records.trajectory import Prompt
@@ -21,6 +22,18 @@ class Gathered:
 
     kept: list[Exploration]
     filtered: list[Exploration]
+
+    @property
+    def everything(self) -> list[Exploration]:
+        return [*self.kept, *self.filtered]
+
+
+async def gather_step(explore: Explore, data: Data, config: Config) -> Gathered:
+    """The explorations of a step, as the configuration wants them."""
+    count, dynamic = config.rollout.prompts_per_step, config.algorithm.dynamic_sampling
+    if dynamic.enabled:
+        return await gather_mixed(explore, data, count, int(count * dynamic.max_factor))
+    return await gather(explore, data, count)
 
 
 async def gather(explore: Explore, data: Data, count: int) -> Gathered:

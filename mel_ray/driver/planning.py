@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from mel_ray.config.schema import AlgorithmConfig, Config
 from mel_ray.mel.lessons import Memory, lessons_of
 from mel_ray.records.exploration import Exploration
-from mel_ray.records.sequence import SequenceKind, SequenceSpec
 from mel_ray.records.update import LossSettings, Update
-from mel_ray.rl.assemble import Batch, Lessons, Specs, optimizer_steps
+from mel_ray.rl.assemble import Batch, Lessons, optimizer_steps
 from mel_ray.rl.schedule import experience_weight, learning_rate
 
 
@@ -61,13 +60,4 @@ def plan_update(batch: Batch, config: Config, ranks: int, step: int) -> Update:
         loss=loss_settings(algorithm),
         epochs=algorithm.epochs,
         slow_rate=mel.reptile.rate if slow_every and step % slow_every == 0 else None,
-    )
-
-
-def bare_trajectories(explored: Sequence[Exploration]) -> Specs:
-    """All trajectories in order, without weights: what a forward pass over them needs."""
-    return tuple(
-        SequenceSpec(SequenceKind.TRAJECTORY, one.group.ref, index, one.group.facts.prompt_tokens, length)
-        for one in explored
-        for index, length in enumerate(one.group.facts.lengths)
     )

@@ -1,0 +1,42 @@
+"""The KL of a step's trajectories to the reference, where the reward carries a penalty for it.
+
+Waits for one forward pass of the policy pool over all trajectories, before advantages can be known.
+"""
+
+from collections.abc import Sequence
+
+from mel_ray.config.schema import Config
+from mel_ray.driver.ports import Policy
+from mel_ray.records.exploration import Exploration
+from mel_ray.records.sequence import SequenceKind, SequenceSpec
+from mel_ray.rl.assemble import shard
+from mel_ray.rl.credit import Kl
+
+
+async def reward_kl(explored: Sequence[Exploration], policy: Policy, config: Config) -> Kl | None:
+    """(question, trajectory) -> its KL; None where the configuration asks for none or there is nothing to measure."""
+    kl = config.algorithm.kl
+    if not (explored and kl.coefficient and kl.where == "reward"):
+        return None
+    keys = {
+        (one.group.ref, index): (question, index)
+        for question, one in enumerate(explored)
+        for index in range(len(one.group.facts.lengths))
+    }
+    shards = shard(_bare(explored), policy.ranks, config.cluster.policy.token_budget)
+    found = await policy.divergence(shards, kl.estimator)
+    return {
+        keys[spec.ref, spec.index]: fact
+        for rank_specs, rank_facts in zip(shards, found, strict=True)
+        for microbatch, its_facts in zip(rank_specs, rank_facts, strict=True)
+        for spec, fact in zip(microbatch, its_facts, strict=True)
+    }
+
+
+def _bare(explored: Sequence[Exploration]) -> list[SequenceSpec]:
+    """All trajectories without weights: what a forward pass needs."""
+    return [
+        SequenceSpec(SequenceKind.TRAJECTORY, one.group.ref, index, one.group.facts.prompt_tokens, length)
+        for one in explored
+        for index, length in enumerate(one.group.facts.lengths)
+    ]
