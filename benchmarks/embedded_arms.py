@@ -36,13 +36,24 @@ ABLATIONS = (
     Arm("weight 1 (the paper's)", (ON, "mel.weight=1.0")),
     Arm("context: question", (ON, "mel.context=question")),
     Arm("heuristics only", (ON, "mel.sections=heuristics")),
-    Arm("context: question, heuristics only", (ON, "mel.context=question", "mel.sections=heuristics")),
     Arm("target: replay", (ON, "mel.target=replay")),
     Arm("target: replay, weight 1", (ON, "mel.target=replay", "mel.weight=1.0")),
     Arm("combination: balanced", (ON, "mel.combination=balanced")),
     Arm("combination: separate", (ON, "mel.combination=separate"), updates=2),
-    Arm("target: replay, combination: separate, weight 1",
-        (ON, "mel.target=replay", "mel.combination=separate", "mel.weight=1.0"), updates=2),
     Arm("memory of 64", (ON, "mel.memory.size=64")),
     Arm("Reptile every 5", (ON, "mel.reptile.every=5")),
-)  # fmt: skip
+)
+
+# Where meta-experience might pay at this scale: (name, what changes for every arm). GRPO, GRPO + MEL and context
+# distillation are compared in each, at the learning rate given.
+REGIMES = (
+    ("4 questions a step", ("rollout.prompts_per_step=4",)),
+    ("groups of 4", ("rollout.group_size=4",)),
+    ("200 questions, 4 a step", ("rollout.prompts_per_step=4", "data.train.count=200")),
+)
+REGIME_ARMS = (
+    Arm("GRPO", (OFF,)),
+    Arm("GRPO + MEL", (ON,)),
+    Arm("GRPO + MEL, weight 1", (ON, "mel.weight=1.0")),
+    Arm("GRPO + MEL, target: replay, weight 1", (ON, "mel.target=replay", "mel.weight=1.0")),
+)

@@ -7,15 +7,17 @@ output folder are not made again. The last line is one JSON object with every fi
 import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
 from benchmarks.common import finish
-from benchmarks.embedded_arms import ABLATIONS, ARMS, STEPS, Arm
+from benchmarks.embedded_arms import ABLATIONS, ARMS, REGIME_ARMS, REGIMES, STEPS, Arm
 from benchmarks.study import Result, Run, Study, mean_and_error
 
 LEARNING_RATES = ("4e-4", "8e-4", "1.6e-3")
 TUNING_SEED, SCORES = 100, ("pass@1", "avg@8", "pass@8")
+PARTS = ["table", "ablations", "regimes"]
 Choose = Callable[[Arm], str]
 
 
@@ -59,6 +61,18 @@ def table(arms: Sequence[Arm], results: dict[str, list[Result]], lr_of: Choose) 
             yield "| " + " | ".join(cells) + " |"
 
 
+def regimes(study: Study, lr: str, seeds: Sequence[int]) -> dict[str, object]:
+    """GRPO against meta-experience where it might pay; all arms at GRPO's learning rate."""
+    found: dict[str, object] = {}
+    for name, changes in REGIMES:
+        arms = [replace(arm, overrides=(*arm.overrides, *changes)) for arm in REGIME_ARMS]
+        results = measured(study, arms, lambda arm: lr, seeds)
+        print(f"\n{name}, {len(seeds)} seeds\n")
+        print("\n".join(table(arms, results, lambda arm: lr)))
+        found[name] = figures(results)
+    return found
+
+
 def figures(results: dict[str, list[Result]]) -> dict[str, dict[str, list[float]]]:
     return {
         arm: {name: [round(one.score(name), 4) for one in found] for name in SCORES} for arm, found in results.items()
@@ -71,7 +85,8 @@ def main() -> None:
     parser.add_argument("--parallel", type=int, default=2, help="runs at a time, one core each")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--ablation-seeds", type=int, default=3)
-    parser.add_argument("--parts", nargs="+", default=["table", "ablations"], choices=["table", "ablations"])
+    parser.add_argument("--regime-seeds", type=int, default=3)
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     options = parser.parse_args()
     study = Study(options.output, options.parallel)
     rates = tuned(study, ARMS)
@@ -88,6 +103,8 @@ def main() -> None:
         print(f"\nvariants of GRPO + MEL at its learning rate, {options.ablation_seeds} seeds\n")
         print("\n".join(table(arms, results, lambda arm: lr)))
         everything["ablations"] = figures(results)
+    if "regimes" in options.parts:
+        everything["regimes"] = regimes(study, rates["GRPO"], range(options.regime_seeds))
     finish(everything)
     (options.output / "figures.json").write_text(json.dumps(everything, indent=1) + "\n")
 

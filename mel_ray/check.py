@@ -1,7 +1,7 @@
 """What `python -m mel_ray.main --check` prints: the resolved plan, one prompt of each kind."""
 
 from mel_ray.config.plan import make_plan
-from mel_ray.config.schema import Config
+from mel_ray.config.schema import AlgorithmConfig, Config
 from mel_ray.mel.prompts import abstraction_prompt
 from mel_ray.prepare import Prepared
 
@@ -15,16 +15,39 @@ def plan_text(config: Config) -> str:
     lines.append("")
     lines.append(
         f"batch: {rollout.prompts_per_step} prompts x {rollout.group_size} = {plan.trajectories} trajectories a step, "
-        f"{config.algorithm.minibatches} optimizer step(s) of {plan.trajectories_per_update}; {config.run.steps} steps"
+        f"{config.algorithm.minibatches * config.algorithm.epochs} optimizer step(s) of "
+        f"{plan.trajectories_per_update}; {config.run.steps} steps"
     )
+    lines.append(algorithm_text(config.algorithm))
     lines.append(
         f"meta-experience: weight {mel.weight:g}, {mel.pairs_per_group} pair(s) a mixed group, "
         f"{mel.replays} replay(s), template {mel.template.name}"
         if mel.enabled
-        else "meta-experience: off (plain GRPO)"
+        else "meta-experience: off"
     )
     lines.append(f"context: {config.model.max_context} tokens; learning rate {config.algorithm.lr:g}")
     return "\n".join(lines)
+
+
+def algorithm_text(algorithm: AlgorithmConfig) -> str:
+    """What the name stands for, with the options that are on."""
+    options = {
+        "dual clip": algorithm.dual_clip,
+        "log-ratio clamp": algorithm.log_ratio_clamp,
+        "importance cap": algorithm.importance_cap,
+        f"KL in the {algorithm.kl.where} by {algorithm.kl.estimator}": algorithm.kl.coefficient,
+        "entropy": algorithm.entropy_coefficient,
+        "overlong zone": algorithm.overlong_zone,
+        "dynamic sampling, at most": algorithm.dynamic_sampling.max_factor if algorithm.dynamic_sampling.enabled else 0,
+    }
+    parts = [f"advantage {algorithm.advantage}", f"surrogate {algorithm.surrogate}"]
+    if algorithm.surrogate != "logprob":
+        parts.append(f"clip -{algorithm.clip_low:g} +{algorithm.clip_high:g}")
+    parts += [
+        f"aggregation {algorithm.aggregation}",
+        *(f"{name} {value:g}" for name, value in options.items() if value),
+    ]
+    return f"algorithm: {algorithm.name} ({', '.join(parts)})"
 
 
 def prompts_text(config: Config, prepared: Prepared) -> str:

@@ -41,6 +41,15 @@ def requested_config(overrides: Sequence[str]) -> Config:
     return config
 
 
+def kind_of(config: Config) -> str:
+    """`mel` for GRPO with meta-experience, as the paper calls it; else the algorithm's name, with `-mel` where it
+    is on."""
+    name = config.algorithm.name
+    if not config.mel.enabled:
+        return name
+    return "mel" if name == "grpo" else f"{name}-mel"
+
+
 def open_run(config: Config, prepared: Prepared) -> tuple[Config, RunFolder, Path | None]:
     """The run's folder, with the checkpoint to continue from if there is one.
 
@@ -48,7 +57,7 @@ def open_run(config: Config, prepared: Prepared) -> tuple[Config, RunFolder, Pat
         ConfigError: the name is taken, or the folder cannot be written.
     """
     directory = Path(config.run.dir)
-    name = config.run.name or fresh_name(directory, f"{'mel' if config.mel.enabled else 'grpo'}-seed{config.run.seed}")
+    name = config.run.name or fresh_name(directory, f"{kind_of(config)}-seed{config.run.seed}")
     folder = RunFolder((directory / name).absolute())
     exists = folder.config.exists()
     if exists and config.run.resume == "never":

@@ -104,8 +104,7 @@ def _context(config: Config) -> Iterator[Problem]:
 def _mel(config: Config) -> Iterator[Problem]:
     mel = config.mel
     if mel.sections == "heuristics" and mel.target == "replay":
-        why = "a replay has no sections"
-        yield Problem("mel.sections", "heuristics", why, "use all, or mel.target=experience")
+        yield Problem("mel.sections", "heuristics", "a replay has no sections", "use all, or mel.target=experience")
     if mel.combination == "balanced" and mel.weight == 0:
         yield Problem("mel.weight", 0, "nothing is left to balance", "use mel.enabled=false to leave it out")
     if mel.min_correct_replays > mel.replays:

@@ -100,7 +100,7 @@ class DynamicSamplingConfig(Section):
 class AlgorithmConfig(Section):
     """See docs/algorithms.md for formulas and for who uses what."""
 
-    name: str = "grpo"  # what it is called; the keys below say what it is
+    name: str = Field("grpo", pattern=r"^[\w+-]{1,40}$")  # what it is called; the keys below say what it is
     advantage: Literal[
         "group_standardised",
         "group_centred",
