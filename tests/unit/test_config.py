@@ -11,7 +11,7 @@ from mel_ray.config.plan import make_plan
 from mel_ray.config.problems import ConfigError
 from mel_ray.config.templates import CONF_DIR, load_template
 from mel_ray.driver.state import DriverState
-from mel_ray.rl.schedule import learning_rate
+from mel_ray.rl.schedule import experience_weight, learning_rate
 
 
 def problems_of(*overrides: str) -> str:
@@ -28,7 +28,7 @@ def options(group: str) -> list[str]:
 
 
 LOCAL = ["model.path=/m", "data.train.path=/d"]
-GROUPS = ("model", "data", "cluster", "algorithm", "mel", "mel/template", "experiment")
+GROUPS = ("model", "data", "cluster", "algorithm", "mel", "mel/template", "experiment", "preset")
 EVERY = [[f"{group}={option}"] for group in GROUPS for option in options(group)]  # fmt: skip
 
 
@@ -36,8 +36,35 @@ EVERY = [[f"{group}={option}"] for group in GROUPS for option in options(group)]
 def test_every_shipped_option_composes_and_checks(overrides):
     needs_path = overrides[0] in ("model=local", "data=table")
     config = compose_config([*overrides, *(LOCAL if needs_path else [])])
+    if overrides[0].startswith(("algorithm", "mel", "preset")):  # the others fit a model of their own
+        assert find_problems(config) == []
     assert make_plan(config).pools
     assert to_yaml(config)
+
+
+@pytest.mark.parametrize("group", ["algorithm", "preset"])
+def test_algorithms_and_presets_are_named_as_their_files_and_documented(group):
+    page = (CONF_DIR.parent / "docs" / "algorithms.md").read_text()
+    for option in options(group):
+        assert compose_config([f"{group}={option}"]).algorithm.name == option
+        assert f"`{option}`" in page
+
+
+def test_a_preset_leaves_what_belongs_to_the_model_alone():
+    plain = compose_config()
+    for option in options("preset"):
+        config = compose_config([f"preset={option}"])
+        assert (config.algorithm.lr, config.rollout, config.cluster) == (
+            plain.algorithm.lr,
+            plain.rollout,
+            plain.cluster,
+        )
+
+
+def test_presets_that_differ_only_by_name_do_not_exist():
+    definitions = [compose_config([f"preset={o}"]).algorithm.model_copy(update={"name": ""}) for o in options("preset")]
+    for one, other in itertools.combinations(definitions, 2):
+        assert one != other
 
 
 @pytest.mark.parametrize("benchmark", options("benchmark"))
@@ -86,6 +113,21 @@ def test_mistyped_keys_are_met_with_did_you_mean(prefix):
         (["run.steps=0"], "greater than or equal to 1"),
         (["run.steps=many"], "valid integer"),
         (["nonsense"], "this is not an override"),
+        (
+            [
+                "algorithm.surrogate=logprob",
+                "algorithm.advantage=correct_only",
+                "algorithm.dynamic_sampling.enabled=true",
+            ],
+            "which dynamic sampling throws away",
+        ),
+        (["algorithm.advantage=correct_only"], "NLL on correct trajectories"),
+        (["algorithm=rft", "algorithm.kl.coefficient=0.1", "algorithm.kl.where=reward"], "correctness alone"),
+        (["algorithm=gspo", "algorithm.aggregation=token_mean"], "long sequences would weigh more"),
+        (["algorithm.dual_clip=1.1"], "must lie above 1 + clip_high = 1.2"),
+        (["mel.target=replay", "mel.sections=heuristics"], "a replay has no sections"),
+        (["mel.combination=balanced", "mel.weight=0"], "nothing is left to balance"),
+        (["algorithm.name=a/b"], "should match pattern"),
         (["mel.template.replay='{{ questoin }}'"], "questoin"),
         (["mel.template.heuristic_pattern='('"], "not a regular expression"),
     ],
@@ -129,6 +171,8 @@ def test_learning_rate_schedules():
     assert rates[4] == pytest.approx(0.6)  # four of ten steps lie behind
     assert rates == [pytest.approx(r) for r in rates]
     assert all(a >= b for a, b in itertools.pairwise(rates[4:]))
+    weights = compose_config(["mel.weight=2.0", "mel.weight_schedule=cosine"]).mel
+    assert [experience_weight(weights, step, 4) for step in (1, 3)] == pytest.approx([2.0, 1.0])
     constant = compose_config(["algorithm.lr=0.5", "algorithm.warmup_steps=0"]).algorithm
     assert {learning_rate(constant, step, 10) for step in (1, 5, 10)} == {0.5}
 
