@@ -35,8 +35,12 @@ class Prepared:
         return sum(file.stat().st_size for file in files)
 
     def needed_bytes(self, config: Config) -> int:
-        """Disk a run needs: weights and two moments in float32 per checkpoint, and the export."""
-        states = 3 if config.model.dtype == "float32" else 7
+        """Disk a run needs: weights, two moments and what else an update remembers in float32 per checkpoint, the
+        export."""
+        floats = 3
+        if config.mel.enabled:
+            floats += 2 * (config.mel.combination == "separate") + (config.mel.reptile.every > 0)
+        states = floats if config.model.dtype == "float32" else 2 * floats + 1
         return self.weight_bytes * (states * (config.checkpoint.keep + 1) + 1) + (8 << 20)
 
 

@@ -24,13 +24,13 @@ def find_problems(config: Config) -> list[Problem]:
 
 def _batch(config: Config) -> Iterator[Problem]:
     rollout, algorithm = config.rollout, config.algorithm
-    if rollout.group_size < 2:
-        yield Problem(
-            "rollout.group_size",
-            rollout.group_size,
-            "a group of one has no contrast: every advantage is zero",
-            "use at least 2; the paper uses 8",
-        )
+    needs_no_group = algorithm.advantage in ("batch_whitened", "correct_only")
+    if rollout.group_size < 2 and not needs_no_group:
+        why = "a group of one has no contrast: every advantage is zero"
+        yield Problem("rollout.group_size", rollout.group_size, why, "use at least 2; the paper uses 8")
+    elif rollout.group_size < 2 and config.mel.enabled:
+        why = "a group of one is never mixed, so there is nothing to contrast"
+        yield Problem("rollout.group_size", rollout.group_size, why, "use at least 2, or mel.enabled=false")
     if rollout.prompts_per_step % algorithm.minibatches:
         yield Problem(
             "algorithm.minibatches",
@@ -54,9 +54,9 @@ def _algorithm(config: Config) -> Iterator[Problem]:
     if is_rft and algorithm.surrogate != "logprob":
         why = "rejection sampling is NLL on correct trajectories, which has no ratio to clip"
         yield Problem("algorithm.surrogate", algorithm.surrogate, why, "use logprob, or algorithm=rft")
-    if is_rft and algorithm.kl.coefficient and algorithm.kl.where == "reward":
-        why = "rejection sampling looks at correctness alone, so a KL penalty in the reward has no effect"
-        yield Problem("algorithm.kl.where", "reward", why, "use loss")
+    if is_rft and algorithm.kl.coefficient and algorithm.kl.where != "loss":
+        why = "rejection sampling looks at correctness alone, so a KL penalty there would have no effect"
+        yield Problem("algorithm.kl.where", algorithm.kl.where, why, "use loss")
     if is_rft and algorithm.dynamic_sampling.enabled:
         why = "rejection sampling learns from groups that are all correct, which dynamic sampling throws away"
         yield Problem("algorithm.dynamic_sampling.enabled", True, why, "set it to false")
@@ -105,8 +105,8 @@ def _mel(config: Config) -> Iterator[Problem]:
     mel = config.mel
     if mel.sections == "heuristics" and mel.target == "replay":
         yield Problem("mel.sections", "heuristics", "a replay has no sections", "use all, or mel.target=experience")
-    if mel.combination == "balanced" and mel.weight == 0:
-        yield Problem("mel.weight", 0, "nothing is left to balance", "use mel.enabled=false to leave it out")
+    if mel.enabled and mel.weight == 0:
+        yield Problem("mel.weight", 0, "meta-experiences would be made and not learned", "use mel.enabled=false")
     if mel.min_correct_replays > mel.replays:
         yield Problem(
             "mel.min_correct_replays",

@@ -80,7 +80,7 @@ class KlConfig(Section):
 
     coefficient: float = Field(0.0, ge=0.0)
     estimator: KlEstimator = "k3"
-    where: Literal["loss", "reward"] = "loss"
+    where: Literal["loss", "reward", "return"] = "loss"  # return: each token's, after the group's baseline
 
 
 class RftConfig(Section):
@@ -143,7 +143,7 @@ class MemoryConfig(Section):
     size: int = Field(0, ge=0)  # 0 is off
     per_step: int = Field(8, ge=1)
     max_age: int = Field(20, ge=1)  # steps
-    weight: float = Field(0.1, ge=0.0)
+    weight: float = Field(1.0, gt=0.0)  # of the past ones against this step's
 
 
 class ReptileConfig(Section):

@@ -23,7 +23,7 @@ def loss_settings(algorithm: AlgorithmConfig) -> LossSettings:
         importance_mode=algorithm.importance_mode,
         kl_estimator=kl.estimator,
         kl_in_loss=kl.coefficient if kl.where == "loss" else 0.0,
-        kl_in_reward=kl.coefficient if kl.where == "reward" else 0.0,
+        kl_in_reward=kl.coefficient if kl.where != "loss" else 0.0,
         entropy_coefficient=algorithm.entropy_coefficient,
     )
 
@@ -41,7 +41,8 @@ def plan_lessons(explored: Sequence[Exploration], memory: Memory, config: Config
     fresh = [lessons_of(one, mel) for one in explored]
     past = memory.draw(step, mel.memory.per_step)
     memory.add(step, [lesson for of_one in fresh for lesson in of_one])
-    return Lessons(fresh, weight if mel.combination == "joint" else 1.0, past, mel.memory.weight)
+    weight = weight if mel.combination == "joint" else 1.0
+    return Lessons(fresh, weight, past, weight * mel.memory.weight)
 
 
 def plan_update(batch: Batch, config: Config, ranks: int, step: int) -> Update:

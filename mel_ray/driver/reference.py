@@ -1,4 +1,4 @@
-"""The KL of a step's trajectories to the reference, where the reward carries a penalty for it.
+"""The KL of a step's trajectories to the reference, where advantages cannot be known without it.
 
 Waits for one forward pass of the policy pool over all trajectories, before advantages can be known.
 """
@@ -10,13 +10,14 @@ from mel_ray.driver.ports import Policy
 from mel_ray.records.exploration import Exploration
 from mel_ray.records.sequence import SequenceKind, SequenceSpec
 from mel_ray.rl.assemble import shard
-from mel_ray.rl.credit import Kl
+from mel_ray.rl.credit import Kl, is_whitened
 
 
 async def reward_kl(explored: Sequence[Exploration], policy: Policy, config: Config) -> Kl | None:
-    """(question, trajectory) -> its KL; None where the configuration asks for none or there is nothing to measure."""
+    """(question, trajectory) -> its KL; None where no advantage depends on it."""
     kl = config.algorithm.kl
-    if not (explored and kl.coefficient and kl.where == "reward"):
+    is_needed = kl.where == "reward" or (kl.where == "return" and is_whitened(config.algorithm))
+    if not (explored and kl.coefficient and is_needed):
         return None
     keys = {
         (one.group.ref, index): (question, index)

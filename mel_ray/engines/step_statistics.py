@@ -11,7 +11,7 @@ from mel_ray.records.update import LossSettings, RankSums
 from mel_ray.rl.kl import kl_estimate, kl_to_go
 from mel_ray.rl.objective import TokenBatch, mismatch
 
-KEPT_RATIOS = 4096  # per microbatch, for quantiles
+KEPT_RATIOS = 8192  # per optimizer step and rank, for quantiles
 
 
 def with_references(
@@ -46,7 +46,7 @@ class StepStatistics:
         old = logprobs if tokens.old_logprobs is None else tokens.old_logprobs
         differences = mismatch(old[is_policy], tokens.sampled_logprobs[is_policy])
         ratios = (logprobs - old)[is_policy]
-        self.log_ratios.append(ratios[:: max(1, ratios.numel() // KEPT_RATIOS)].float().cpu())
+        self.log_ratios.append(ratios.float().cpu())
         found = {
             "policy_loss_sum": parts["policy"],
             "nll_loss_sum": parts["nll"],
@@ -67,4 +67,5 @@ class StepStatistics:
 
     def result(self) -> RankSums:
         ratios = torch.cat(self.log_ratios) if self.log_ratios else torch.zeros(0)
-        return RankSums(self.sums, ratios.numpy().astype(np.float32))
+        stride = -(-ratios.numel() // KEPT_RATIOS) or 1
+        return RankSums(self.sums, ratios[::stride].numpy().astype(np.float32))

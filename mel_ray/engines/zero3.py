@@ -89,6 +89,7 @@ class Zero3Policy:
         self._causal_lm = causal_lm
         self._reference = self._load_reference() if settings.has_reference else None
         self._second_state = SecondState(self._engine.optimizer)
+        self._compared: list[Tensor] = []
         self._slow_weights = SlowWeights(self._engine.optimizer) if settings.has_slow_weights else None
 
     def _load_reference(self) -> Any:
@@ -170,6 +171,11 @@ class Zero3Policy:
                 self._engine.step()
         if first is not None:
             statistics.sums |= self._combine(first, plan.balance)
+        if plan.is_compared and plan.optimizer == "policy":
+            self._compared = self._gradients()
+        elif plan.is_compared:
+            statistics.sums |= self._compare(self._compared, self._gradients())
+            self._compared = []
         with self._second_state.in_use() if plan.optimizer == "experience" else nullcontext():
             self._engine.step()
         norm = "experience_norm" if plan.optimizer == "experience" else "grad_norm"
@@ -183,6 +189,17 @@ class Zero3Policy:
     def _combine(self, policy: list[Tensor], balance: float | None) -> dict[str, float]:
         """Compare the policy term's gradients with what came after them, and scale the latter if asked to."""
         experience = [both - own for both, own in zip(self._gradients(), policy, strict=True)]
+        measured = self._compare(policy, experience)
+        if balance is not None and measured["experience_norm"]:
+            scale = balance * measured["policy_norm"] / measured["experience_norm"]
+            trained = [p for p in self._causal_lm.parameters() if p.requires_grad]
+            for parameter, own, other in zip(trained, policy, experience, strict=True):
+                safe_set_local_grad(parameter, own + scale * other)
+        return measured
+
+    @staticmethod
+    def _compare(policy: list[Tensor], experience: list[Tensor]) -> dict[str, float]:
+        """Global norms of two gradients of which this rank holds parts, and their cosine (0 where one is zero)."""
         dots = torch.stack(
             [
                 sum((a.double() * b.double()).sum() for a, b in zip(x, y, strict=True))
@@ -192,11 +209,6 @@ class Zero3Policy:
         torch.distributed.all_reduce(dots)
         policy_norm, experience_norm = dots[0].sqrt().item(), dots[1].sqrt().item()
         product = policy_norm * experience_norm
-        if balance is not None and product:
-            scale = balance * policy_norm / experience_norm
-            trained = [p for p in self._causal_lm.parameters() if p.requires_grad]
-            for parameter, own, other in zip(trained, policy, experience, strict=True):
-                safe_set_local_grad(parameter, own + scale * other)
         cosine = dots[2].item() / product if product else 0.0
         return {"policy_norm": policy_norm, "experience_norm": experience_norm, "gradient_cosine": cosine}
 

@@ -56,6 +56,7 @@ class Memory:
 
     def draw(self, step: int, count: int) -> list[Lesson]:
         """Up to `count` different lessons of earlier steps."""
+        self.entries = self.entries[-self._size :] if self._size else []
         self.entries = [(born, lesson) for born, lesson in self.entries if step - born <= self._max_age]
         alive = [lesson for _, lesson in self.entries]
         return Random(f"memory:{self._seed}:{step}").sample(alive, min(count, len(alive)))

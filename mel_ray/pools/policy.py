@@ -47,11 +47,11 @@ class PolicyActor:
         return self._policy.weight_metas()
 
     def train(self, update: Update) -> list[RankSums]:
-        """All optimizer steps of the batch. Where more than one moves the policy before its trajectories are used
-        again, the ratio's denominator is computed before the first."""
+        """All optimizer steps of the batch. Where a step comes before another on trajectories, the ratio's
+        denominator is computed before the first."""
         steps = [(step, self._resolve(step)) for step in update.steps]
-        moving = [step for step, _ in steps if step.optimizer == "policy"]
-        has_old, has_reference = len(moving) * update.epochs > 1, update.loss.needs_reference
+        has_old = update.epochs > 1 or any(step.optimizer == "policy" for step in update.steps[1:])
+        has_reference = update.loss.needs_reference
         old = [self._policy.logprobs(m) if has_old else None for _, m in steps]
         reference = [self._policy.logprobs(m, of_reference=True) if has_reference else None for _, m in steps]
         result = []

@@ -46,6 +46,7 @@ class OptimizerStep:
     `experience_from`: microbatches from this one on hold meta-experience sequences only and those before it none, so
     that the two gradients can be told apart; None where they are mixed. `balance`: scale the meta-experience gradient
     to this fraction of the policy gradient's norm; needs `experience_from`. `lr_factor` multiplies the learning rate.
+    `is_compared`: measure this step's gradient against that of the other kind of step beside it.
     """
 
     shards: Shards
@@ -53,6 +54,7 @@ class OptimizerStep:
     balance: float | None = None
     optimizer: Literal["policy", "experience"] = "policy"
     lr_factor: float = 1.0
+    is_compared: bool = False
 
     def __post_init__(self) -> None:
         if self.balance is not None and self.experience_from is None:

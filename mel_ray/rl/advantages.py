@@ -62,7 +62,8 @@ def leave_one_out(rewards: Rewards) -> Floats:
 
 
 def correct_only(is_correct: Sequence[bool]) -> Floats:
-    """A_i = 1 for a correct trajectory, else 0: with the `logprob` surrogate, rejection-sampling fine-tuning.
+    """A_i = 1 for a correct trajectory, else 0: with the `logprob` surrogate, rejection-sampling fine-tuning
+    (RFT, arXiv 2308.01825).
 
     Failure case: all wrong gives zeros, all right gives ones: there is signal without contrast.
     """

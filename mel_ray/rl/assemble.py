@@ -9,7 +9,7 @@ from mel_ray.records.ledger import Ledger, TrajectoryFate, ledger
 from mel_ray.records.lesson import Lesson
 from mel_ray.records.sequence import SequenceKind, SequenceSpec
 from mel_ray.records.update import OptimizerStep, Shards
-from mel_ray.rl.credit import Credit, Kl, credits
+from mel_ray.rl.credit import Credit, Kl, assign_credit
 from mel_ray.rl.packing import pack
 from mel_ray.rl.selection import fates, select
 
@@ -95,7 +95,7 @@ def assemble(
     counts. `filtered` are questions that dynamic sampling threw away: they appear in the ledger alone.
     """
     algorithm, parts = config.algorithm, config.algorithm.minibatches
-    credit = credits(explored, algorithm, config.rollout.max_tokens, kl)
+    credit = assign_credit(explored, algorithm, config.rollout.max_tokens, kl)
     fate = [fates(one, its_credit, algorithm) for one, its_credit in zip(explored, credit, strict=True)]
     fresh = lessons.fresh or [()] * len(explored)
     minibatches: list[Specs] = []
@@ -104,11 +104,16 @@ def assemble(
         specs = _trajectory_specs(explored[start::parts], credit[start::parts], fate[start::parts], config)
         specs += lesson_specs(own, lessons.weight, config.mel.normalisation)
         specs += lesson_specs(lessons.past[start::parts], lessons.past_weight, "experience")
-        minibatches.append(tuple(spec for spec in specs if spec.pg_weight or spec.nll_weight))
+        minibatches.append(() if _lacks_a_measure(specs, config.mel) else tuple(specs))
     kept = tuple(m for m in minibatches if m)
     advantages = [one.advantage for group in credit for one in group]
     spread = (sum(a * a for a in advantages) / max(1, len(advantages))) ** 0.5
     return Batch(kept, _ledger([*explored, *filtered], fate), parts - len(kept), spread)
+
+
+def _lacks_a_measure(specs: Sequence[SequenceSpec], mel: MelConfig) -> bool:
+    """Whether meta-experiences are to be balanced against a policy gradient that is not there."""
+    return mel.combination == "balanced" and all(spec.is_experience for spec in specs)
 
 
 def _ledger(everything: Sequence[Exploration], fate: Sequence[Sequence[TrajectoryFate]]) -> Ledger:
@@ -164,8 +169,9 @@ def optimizer_steps(
         experiences = [spec for spec in specs if spec.is_experience]
         if mel.combination == "separate" and experiences:
             if trajectories:
-                steps.append(OptimizerStep(cut(trajectories)))
-            steps.append(OptimizerStep(cut(experiences), optimizer="experience", lr_factor=weight))
+                steps.append(OptimizerStep(cut(trajectories), is_compared=is_split_due))
+            is_compared = is_split_due and bool(trajectories)
+            steps.append(OptimizerStep(cut(experiences), None, None, "experience", weight, is_compared))
         elif (mel.combination == "balanced" or is_split_due) and trajectories and experiences:
             first, second = cut(trajectories), cut(experiences)
             both = tuple(a + b for a, b in zip(first, second, strict=True))

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mel_ray.config.schema import AlgorithmConfig
+from mel_ray.records.arrays import Floats
 from mel_ray.records.exploration import Exploration
 from mel_ray.records.update import KlFacts
 from mel_ray.records.verdict import Outcome
@@ -38,39 +39,52 @@ def shaped_rewards(explored: Exploration, algorithm: AlgorithmConfig, max_tokens
     return rewards
 
 
-def credits(
+def assign_credit(
     explored: Sequence[Exploration], algorithm: AlgorithmConfig, max_tokens: int, kl: Kl | None = None
 ) -> list[list[Credit]]:
     """The credit of every trajectory of every question.
 
-    `kl` is given where the KL penalty belongs to the reward. Group estimators then lower a trajectory's reward
-    by beta times its total KL; the whitened ones lower every token's return by beta times its KL to go, as their
-    authors do.
+    `kl` is given where the KL penalty belongs to the reward or to the return. In the reward, group estimators
+    lower a trajectory's reward by beta times its total KL before they compare (verl). In the return, they
+    compare first and lower each token's advantage by beta times its KL to go (OpenRLHF). The whitened estimators
+    take the return either way, and whiten it (REINFORCE++).
     """
     rewards = [shaped_rewards(one, algorithm, max_tokens) for one in explored]
-    if algorithm.advantage in ("batch_whitened", "group_centred_batch_whitened"):
+    if is_whitened(algorithm):
         if algorithm.advantage == "group_centred_batch_whitened":
             rewards = [_keep_unjudged(group, group_centred(group).tolist()) for group in rewards]
         return _whitened(explored, rewards, algorithm, kl)
-    if kl:
+    if kl and algorithm.kl.where == "reward":
         beta = algorithm.kl.coefficient
         rewards = [
             [None if r is None else r - beta * kl[q, i].total for i, r in enumerate(group)]
             for q, group in enumerate(rewards)
         ]
+    scale = algorithm.kl.coefficient if algorithm.kl.where == "return" else 0.0
     result = []
-    for one, group in zip(explored, rewards, strict=True):
-        match algorithm.advantage:
-            case "group_standardised":
-                advantages = group_standardised(group, algorithm.advantage_eps)
-            case "group_centred":
-                advantages = group_centred(group)
-            case "leave_one_out":
-                advantages = leave_one_out(group)
-            case _:
-                advantages = correct_only([v.outcome is Outcome.CORRECT for v in one.verdict.verdicts])
-        result.append([Credit(value) for value in advantages.tolist()])
+    for exploration, group in zip(explored, rewards, strict=True):
+        advantages = _of_group(exploration, group, algorithm).tolist()
+        result.append(
+            [Credit(a, 0.0 if reward is None else scale) for a, reward in zip(advantages, group, strict=True)]
+        )
     return result
+
+
+def is_whitened(algorithm: AlgorithmConfig) -> bool:
+    """Whether the estimator looks at the whole batch."""
+    return algorithm.advantage in ("batch_whitened", "group_centred_batch_whitened")
+
+
+def _of_group(exploration: Exploration, rewards: Sequence[float | None], algorithm: AlgorithmConfig) -> Floats:
+    match algorithm.advantage:
+        case "group_standardised":
+            return group_standardised(rewards, algorithm.advantage_eps)
+        case "group_centred":
+            return group_centred(rewards)
+        case "leave_one_out":
+            return leave_one_out(rewards)
+        case _:
+            return correct_only([v.outcome is Outcome.CORRECT for v in exploration.verdict.verdicts])
 
 
 def _keep_unjudged(rewards: Sequence[float | None], values: Sequence[float]) -> list[float | None]:

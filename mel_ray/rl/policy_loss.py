@@ -24,6 +24,14 @@ def row_means(values: Tensor, rows: Tensor) -> Tensor:
     return (sums / sizes)[rows]
 
 
+def sequence_ratio(log_ratios: Tensor, rows: Tensor) -> Tensor:
+    """s = exp(mean of log rho over the sequence), at each of its tokens (GSPO, arXiv 2507.18071).
+
+    Failure case: one token with a huge ratio moves the whole sequence out of the clip range.
+    """
+    return row_means(log_ratios, rows).exp()
+
+
 def clipped(ratio: Tensor, advantages: Tensor, low: float, high: float, dual: float | None = None) -> Tensor:
     """min(rho A, clip(rho, 1 - low, 1 + high) A) (PPO, arXiv 1707.06347; MEL Eq. 10).
 
@@ -40,7 +48,8 @@ def cispo(ratio: Tensor, logprobs: Tensor, advantages: Tensor, low: float, high:
     """sg(clip(rho, 1 - low, 1 + high)) A logp: weights are clipped, no token's gradient is dropped (CISPO, arXiv
     2506.13585).
 
-    The paper leaves the lower side open: `low` = 1.
+    The paper leaves the lower side open: `low` = 1. Failure case: off policy, a stale token keeps a weight of up to
+    1 + high for as long as it is trained on.
     """
     return ratio.clamp(1.0 - low, 1.0 + high).detach() * advantages * logprobs
 
@@ -51,8 +60,7 @@ def surrogate(
     """The objective of each token and whether clipping took its gradient away (for CISPO: bounded its weight).
 
     - clipped: `clipped` on token ratios (GRPO, DAPO, REINFORCE++, ...)
-    - sequence_clipped: on s = exp(mean of log rho over the sequence), the same for all its tokens (GSPO, arXiv
-      2507.18071)
+    - sequence_clipped: `clipped` on `sequence_ratio` (GSPO)
     - cispo: `cispo`
     - logprob: A logp, no ratio: the plain score function, NLL where A = 1 (RFT)
 
@@ -62,9 +70,7 @@ def surrogate(
     if loss.surrogate == "logprob":
         return advantages * logprobs, torch.zeros_like(logprobs, dtype=torch.bool)
     difference = log_ratio(logprobs, old_logprobs, loss.log_ratio_clamp)
-    if loss.surrogate == "sequence_clipped":
-        difference = row_means(difference, rows)
-    ratio = difference.exp()
+    ratio = sequence_ratio(difference, rows) if loss.surrogate == "sequence_clipped" else difference.exp()
     is_outside = (ratio < 1.0 - loss.clip_low) | (ratio > 1.0 + loss.clip_high)
     if loss.surrogate == "cispo":
         return cispo(ratio, logprobs, advantages, loss.clip_low, loss.clip_high), is_outside

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 
 from mel_ray.config.schema import AlgorithmConfig
 from mel_ray.records.exploration import Exploration
@@ -60,26 +62,28 @@ def select(
 ) -> list[Selected]:
     """The trained trajectories of a (mini-)batch with their token weights.
 
-    Trajectories without signal count in the normalisers, so that the loss is a mean over what was sampled; those that
-    rejection sampling leaves out do not: its loss is a mean over what it keeps.
+    Trajectories without signal count in the normalisers, so that the loss is a mean over what was sampled; those
+    that rejection sampling leaves out do not: its loss is a mean over what it keeps, or over the questions it
+    keeps something of.
     """
     counted = [
-        (question, index, one)
-        for question, fates_of_one in enumerate(fate)
-        for index, one in enumerate(fates_of_one)
-        if one in (TrajectoryFate.TRAINED, TrajectoryFate.NO_SIGNAL)
+        (question, index, fate_of_one)
+        for question, fates_of_question in enumerate(fate)
+        for index, fate_of_one in enumerate(fates_of_question)
+        if fate_of_one in (TrajectoryFate.TRAINED, TrajectoryFate.NO_SIGNAL)
     ]
-    lengths = [explored[question].group.facts.lengths[index] for question, index, _ in counted]
-    weights = token_weights(lengths, algorithm.aggregation, max_tokens)
+
+    def weigh(part: Sequence[tuple[int, int, TrajectoryFate]]) -> list[float]:
+        lengths = [explored[question].group.facts.lengths[index] for question, index, _ in part]
+        return token_weights(lengths, algorithm.aggregation, max_tokens)
+
     if algorithm.advantage == "correct_only" and algorithm.rft.weighting == "question":
-        kept = [sum(one is TrajectoryFate.TRAINED for one in fates_of_one) for fates_of_one in fate]
-        questions = sum(count > 0 for count in kept)
-        weights = [
-            weight * len(counted) / (questions * kept[question])
-            for weight, (question, _, _) in zip(weights, counted, strict=True)
-        ]
+        groups = [list(members) for _, members in groupby(counted, key=itemgetter(0))]
+        weights = [weight / len(groups) for members in groups for weight in weigh(members)]
+    else:
+        weights = weigh(counted)
     return [
         Selected(question, index, weight)
-        for (question, index, one), weight in zip(counted, weights, strict=True)
-        if one is TrajectoryFate.TRAINED
+        for (question, index, fate_of_one), weight in zip(counted, weights, strict=True)
+        if fate_of_one is TrajectoryFate.TRAINED
     ]

@@ -275,12 +275,13 @@ async def test_the_update_follows_the_configuration():
 
 async def test_the_weight_of_meta_experience_follows_its_schedule():
     world = World({"a": "cw"})
-    stepper, policy, _ = make(world, "mel.weight=1.0", "mel.weight_warmup_steps=4", "mel.memory.size=8")
+    stepper, policy, _ = make(world, "mel.weight=1.0", "mel.weight_warmup_steps=4", "mel.memory.size=8",
+                              "mel.memory.weight=0.2")  # fmt: skip
     for step in (1, 2):
         await stepper.step(step)
     weights = [
         sum(spec.nll_weight * spec.completion_tokens for spec in specs_of(update) if spec.is_experience)
         for update in policy.updates
     ]
-    # a quarter of the weight; then half, and 0.1 for the one remembered from step 1
+    # a quarter of the weight; then half, and a fifth of that for the one remembered from step 1
     assert weights == pytest.approx([0.25, 0.5 + 0.1])

@@ -46,8 +46,21 @@ def logprobs_and_entropy(model, group: Group, spec: SequenceSpec) -> tuple[torch
     return full.gather(-1, ids[0, PROMPT:, None])[:, 0], -(full.exp() * full).sum(-1)
 
 
-def sequence_loss(model, initial, group: Group, spec: SequenceSpec, loss: LossSettings) -> torch.Tensor:
-    """The loss of one sequence on policy: every ratio is one."""
+def old_logprobs(model, group: Group, specs: list[SequenceSpec]) -> dict[int, torch.Tensor]:
+    """Of each trajectory, by its index."""
+    with torch.no_grad():
+        return {spec.index: logprobs_and_entropy(model, group, spec)[0] for spec in specs}
+
+
+def clipped_tokens(model, group: Group, specs: list[SequenceSpec], loss: LossSettings, old) -> int:
+    """How many tokens' ratios lie outside the clip range."""
+    now = old_logprobs(model, group, [spec for spec in specs if not spec.is_experience])
+    ratios = [(now[index] - old[index]).exp() for index in now]
+    return sum(int(((r < 1 - loss.clip_low) | (r > 1 + loss.clip_high)).sum()) for r in ratios)
+
+
+def sequence_loss(model, initial, group: Group, spec: SequenceSpec, loss: LossSettings, old=None) -> torch.Tensor:
+    """The loss of one sequence; on policy, where every ratio is one, unless `old` logprobs are given."""
     logprobs, entropy = logprobs_and_entropy(model, group, spec)
     if spec.is_experience:
         start, end = spec.span
@@ -60,8 +73,11 @@ def sequence_loss(model, initial, group: Group, spec: SequenceSpec, loss: LossSe
     if loss.surrogate == "sequence_clipped":
         ratio = torch.exp((logprobs - logprobs.detach()).mean()).expand_as(logprobs)
     else:
-        ratio = torch.exp(logprobs - logprobs.detach())
-    objective = logprobs * advantage if loss.surrogate == "logprob" else ratio * advantage
+        ratio = torch.exp(logprobs - (old[spec.index] if old else logprobs.detach()))
+    bounded = ratio.clamp(1 - loss.clip_low, 1 + loss.clip_high)
+    objective = torch.minimum(ratio * advantage, bounded * advantage)
+    if loss.surrogate == "logprob":
+        objective = logprobs * advantage
     if loss.importance_cap is not None:
         sampled = torch.tensor(group.trajectories[spec.index].logprobs)
         off = logprobs.detach() - sampled
@@ -72,12 +88,12 @@ def sequence_loss(model, initial, group: Group, spec: SequenceSpec, loss: LossSe
     return -(spec.pg_weight * objective).sum()
 
 
-def gradients(model, initial, group, specs, loss) -> tuple[float, list[torch.Tensor]]:
+def gradients(model, initial, group, specs, loss, old=None) -> tuple[float, list[torch.Tensor]]:
     """The global loss of `specs` and its gradient."""
     model.zero_grad()
     total = 0.0
     for spec in specs:
-        value = sequence_loss(model, initial, group, spec, loss)
+        value = sequence_loss(model, initial, group, spec, loss, old)
         value.backward()
         total += value.item()
     return total, [p.grad.clone() for p in model.parameters()]

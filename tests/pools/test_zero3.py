@@ -1,7 +1,6 @@
 """ZeRO-3 against plain PyTorch, and one rank against two, under different splits into microbatches."""
 
 import asyncio
-import math
 from dataclasses import replace
 
 import pytest
@@ -18,7 +17,7 @@ from tests.pools import plain
 
 LR, MAX_NORM, RATE = 1e-3, 0.5, 0.25
 KEYS = [(1, 4096), (1, 64), (2, 64)]  # ranks, token budget
-PLAIN = LossSettings()
+PLAIN, NARROW = LossSettings(), LossSettings(clip_low=0.05, clip_high=0.05)
 # After one step, so that the policy is no longer the reference; measured with learning rate 0.
 LOSSES = {
     "k2 and entropy": (LossSettings(kl_in_loss=0.1, kl_estimator="k2", entropy_coefficient=0.02), 0.0),
@@ -85,10 +84,16 @@ def outcomes(ray_session, tmp_path_factory):
             found["second"] = await train(step())
             await policy.load(folder / "checkpoint")
             found["again"] = await train(step())
-            found["two"] = await train(step(specs[:5]), step(specs[5:]), lr=0.0, epochs=2)
+            lessons, trajectories = ([s for s in specs if s.is_experience is kind] for kind in (True, False))
             await policy.load(folder / "checkpoint")
-            both = [step([s for s in specs if not s.is_experience]),
-                    step([s for s in specs if s.is_experience], optimizer="experience", lr_factor=0.5)]  # fmt: skip
+            found["two"] = await train(step(trajectories[:3]), step(trajectories[3:]), epochs=2, loss=NARROW)
+            found["after two"] = await weights("two-export")
+            await policy.load(folder / "checkpoint")
+            await train(step(lessons, optimizer="experience"), step(trajectories), loss=NARROW)
+            found["after lessons first"] = await weights("lessons-first-export")
+            await policy.load(folder / "checkpoint")
+            both = [step(trajectories, is_compared=True),
+                    step(lessons, optimizer="experience", lr_factor=0.5, is_compared=True)]  # fmt: skip
             await train(*both)
             await policy.save(folder / "separate")
             found["separate"] = await train(*both, slow_rate=RATE)
@@ -192,7 +197,10 @@ def test_separate_optimizers_and_reptile_equal_plain_ones(outcomes, initial, key
         torch.testing.assert_close(resumed[name], found[name], rtol=0, atol=1e-6)
     moved = max(float((p.detach() - s).abs().max()) for p, s in zip(model.parameters(), start, strict=True))
     assert moved > 1e-3  # an update worth comparing
-    assert outcomes[key]["separate"].metrics["gradient/experience_norm"] > 0
+    found = outcomes[key]["separate"].metrics
+    assert found["gradient/policy_norm"] == pytest.approx(found["policy/grad_norm"], rel=1e-3)
+    assert -1 <= found["gradient/cosine"] <= 1
+    assert found["gradient/cosine"] == pytest.approx(outcomes[KEYS[0]]["separate"].metrics["gradient/cosine"], abs=1e-3)
 
 
 @pytest.mark.parametrize("key", KEYS[1:])
@@ -210,7 +218,30 @@ def test_a_checkpoint_restores_weights_and_optimizer(outcomes, key):
     assert again["policy/grad_norm"] == pytest.approx(second["policy/grad_norm"], rel=1e-6)
 
 
-def test_several_minibatches_and_epochs_are_several_optimizer_steps(outcomes):
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("case", ["after two", "after lessons first"])
+def test_later_steps_of_a_batch_are_off_policy(outcomes, initial, case, key):
+    """The ratio's denominator is of before the first step, also where that was one on lessons; clipping takes part."""
+    group, specs = plain.sequences()
+    lessons, trajectories = ([s for s in specs if s.is_experience is kind] for kind in (True, False))
+    model = plain.load()
+    usual, own = (torch.optim.AdamW(model.parameters(), lr=LR, betas=(0.9, 0.95), weight_decay=0.0) for _ in range(2))
+    plain.apply(usual, model, plain.gradients(model, initial, group, specs, PLAIN)[1], MAX_NORM)  # the checkpoint
+    old = plain.old_logprobs(model, group, trajectories)
+    plan = {"after two": [(usual, trajectories[:3]), (usual, trajectories[3:])] * 2,
+            "after lessons first": [(own, lessons), (usual, trajectories)]}[case]  # fmt: skip
+    clipped = 0
+    for optimizer, part in plan:
+        _, gradient = plain.gradients(model, initial, group, part, NARROW, old)
+        clipped += plain.clipped_tokens(model, group, part, NARROW, old)
+        plain.apply(optimizer, model, gradient, MAX_NORM)
+    assert clipped > 0
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(outcomes[key][case][name], parameter.detach(), rtol=0, atol=2e-4)
+
+
+def test_what_several_minibatches_and_epochs_report(outcomes):
     two = outcomes[(2, 64)]["two"]
     assert two.optimizer_steps == two.metrics["batch/optimizer_steps"] == 4
-    assert math.isfinite(two.metrics["loss/joint"])
+    assert two.metrics["policy/clip_share"] > 0
+    assert two.metrics["policy/ratio_p99"] > 1 > two.metrics["policy/ratio_p01"]

@@ -14,7 +14,7 @@ from mel_ray.records import DraftFate, DraftState, SequenceKind, TrajectoryFate
 from mel_ray.records.exploration import ReplayTicket
 from mel_ray.records.update import KlFacts
 from mel_ray.rl.assemble import Lessons, assemble, lesson_specs, optimizer_steps
-from mel_ray.rl.credit import credits
+from mel_ray.rl.credit import assign_credit
 from tests.unit.builders import draft_ticket, exploration, group, proven_draft, ticket, verdict
 
 ALGORITHMS = ["grpo", "dr_grpo", "rloo", "reinforce_pp", "reinforce_pp_baseline", "gspo", "cispo", "dapo", "rft"]
@@ -96,6 +96,12 @@ def test_rft_weighs_by_question_and_drops_copies():
     # two solved questions, half each; the first half shared by two trajectories
     totals = [(s.index, s.pg_weight * s.completion_tokens) for s in batch.minibatches[0]]
     assert totals == [(0, pytest.approx(0.25)), (2, pytest.approx(0.25)), (0, pytest.approx(0.5))]
+    by_token = assembled(
+        questions,
+        config("rft", "algorithm.rft.weighting=question", "algorithm.aggregation=token_mean", "mel.enabled=false"),
+    )
+    totals = [s.pg_weight * s.completion_tokens for s in by_token.minibatches[0]]
+    assert totals == pytest.approx([0.5 * 2 / 6, 0.5 * 4 / 6, 0.5])
     kept = assembled(questions, config("rft", "algorithm.rft.deduplicate=false", "mel.enabled=false"))
     assert kept.ledger.trajectories[TrajectoryFate.TRAINED] == 4
 
@@ -111,16 +117,23 @@ def test_the_overlong_zone_lowers_long_answers():
     # max 8, zone 0.5: from 4 tokens on; a right answer of 8 tokens has reward 1 - 1, of 6 tokens 1 - 0.5
     questions = [exploration((2, 6, 8), "ccc")]
     cfg = config("dr_grpo", "algorithm.overlong_zone=0.5", "mel.enabled=false")
-    advantages = [c.advantage for c in credits(questions, cfg.algorithm, 8)[0]]
+    advantages = [c.advantage for c in assign_credit(questions, cfg.algorithm, 8)[0]]
     assert advantages == pytest.approx([0.5, 0.0, -0.5])
 
 
 def test_kl_in_the_reward_lowers_group_rewards_by_its_total():
     cfg = config("dr_grpo", "algorithm.kl.coefficient=0.5", "algorithm.kl.where=reward")
     kl = {(0, 0): KlFacts(1.0, 1.5, 1.25), (0, 1): KlFacts(0.0, 0.0, 0.0)}
-    (found,) = credits([exploration((2, 2), "cw")], cfg.algorithm, 8, kl)
+    (found,) = assign_credit([exploration((2, 2), "cw")], cfg.algorithm, 8, kl)
     # rewards 1 - 0.5 and 0: mean 0.25
     assert [(c.advantage, c.kl_scale) for c in found] == [(0.25, 0.0), (-0.25, 0.0)]
+
+
+def test_kl_in_the_return_comes_after_the_groups_baseline():
+    # equal rewards have no advantage however their KL differs (OpenRLHF); a trajectory nobody judged has nothing
+    cfg = config("grpo", "algorithm.kl.coefficient=0.5", "algorithm.kl.where=return")
+    (found,) = assign_credit([exploration((2, 2, 2), "cct")], cfg.algorithm, 8)
+    assert [(c.advantage, c.kl_scale) for c in found] == [(0.0, 0.5), (0.0, 0.5), (0.0, 0.0)]
 
 
 @given(st.lists(st.lists(st.floats(-1, 1), min_size=1, max_size=5), min_size=2, max_size=6), st.randoms())
@@ -131,7 +144,7 @@ def test_kl_in_the_reward_whitens_returns_token_by_token(kl_of_rows, random):
     cfg = cfg.model_copy(update={"kl": cfg.kl.model_copy(update={"coefficient": 0.5, "where": "reward"})})
     to_go = [[sum(row[t:]) for t in range(len(row))] for row in kl_of_rows]
     facts = {(0, i): KlFacts(k[0], sum(k), sum(x * x for x in k)) for i, k in enumerate(to_go)}
-    (found,) = credits([exploration(tuple(map(len, kl_of_rows)), letters)], cfg, 8, facts)
+    (found,) = assign_credit([exploration(tuple(map(len, kl_of_rows)), letters)], cfg, 8, facts)
     tokens = [(letter == "c") - 0.5 * x for letter, row in zip(letters, to_go, strict=True) for x in row]
     mean = sum(tokens) / len(tokens)
     std = (sum((x - mean) ** 2 for x in tokens) / len(tokens)) ** 0.5
@@ -190,6 +203,19 @@ def test_how_the_two_objectives_combine(overrides, expected):
     # the weight is applied once: in the loss where the two are added, else elsewhere
     (nll,) = [s.nll_weight * s.completion_tokens for s in batch.minibatches[0] if s.is_experience]
     assert nll == pytest.approx(1.0)
+
+
+def test_nothing_is_balanced_against_nothing():
+    cfg = config("grpo", "mel.combination=balanced")
+    past = Lessons([(), ()], 1.0, lessons_of(QUESTIONS[0], cfg.mel), 0.5)
+    batch = assemble([exploration((2, 2), "cc"), exploration((2, 2), "ww")], past, cfg)
+    assert (batch.minibatches, batch.skipped_minibatches) == ((), 1)
+
+
+def test_separate_steps_are_compared_when_asked():
+    cfg = config("grpo", "mel.combination=separate")
+    steps = optimizer_steps(assembled(QUESTIONS, cfg).minibatches, cfg.mel, 1.0, 1, 4096, is_split_due=True)
+    assert [(step.optimizer, step.is_compared) for step in steps] == [("policy", True), ("experience", True)]
 
 
 def test_gradients_can_be_told_apart_when_asked():

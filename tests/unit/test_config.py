@@ -50,6 +50,46 @@ def test_algorithms_and_presets_are_named_as_their_files_and_documented(group):
         assert f"`{option}`" in page
 
 
+@pytest.mark.parametrize("experiment", options("experiment"))
+@pytest.mark.parametrize("algorithm", options("algorithm"))
+def test_an_algorithm_is_the_same_under_every_experiment(algorithm, experiment):
+    definitions = [
+        compose_config([f"algorithm={algorithm}", *words]).algorithm.model_copy(update={"lr": 1.0, "warmup_steps": 0})
+        for words in ([], [f"experiment={experiment}"])
+    ]
+    assert definitions[0] == definitions[1]
+
+
+def test_algorithms_without_groups_need_none():
+    for algorithm in ("reinforce_pp", "rft"):
+        assert find_problems(compose_config([f"algorithm={algorithm}", "rollout.group_size=1", "mel=off"])) == []
+
+
+def test_presets_say_what_their_peers_say():
+    """Read from verl 0.9.1, OpenRLHF 0.11.2 and TRL 1.16.0: what a reader would look for first."""
+    found = {option: compose_config([f"preset={option}"]) for option in options("preset")}
+    assert {option for option, config in found.items() if config.mel.enabled} == {"mel_paper"}
+    keys = ("advantage_eps", "aggregation", "clip_high", "dual_clip", "log_ratio_clamp", "importance_cap")
+    rows = {option: tuple(getattr(config.algorithm, key) for key in keys) for option, config in found.items()}
+    assert rows == {
+        "verl_grpo": (1e-6, "token_mean", 0.2, 3.0, 20.0, None),
+        "openrlhf_grpo": (1e-9, "token_mean", 0.2, None, 20.0, None),
+        "openrlhf_reinforce_pp": (1e-8, "token_mean", 0.2, None, 20.0, None),
+        "trl_grpo": (1e-4, "seq_mean_token_mean", 0.2, None, None, 3.0),
+        "trl_dapo": (1e-4, "token_mean", 0.2, None, None, 3.0),
+        "dapo_paper": (1e-6, "token_mean", 0.28, None, None, None),
+        "mel_paper": (1e-6, "seq_mean_token_mean", 0.2, None, None, None),
+    }
+    kl = {
+        option: (c.algorithm.kl.coefficient, c.algorithm.kl.estimator, c.algorithm.kl.where)
+        for option, c in found.items()
+    }
+    assert kl["verl_grpo"] == (0.001, "k3", "loss")
+    assert kl["openrlhf_grpo"] == (0.01, "k1", "return")
+    assert kl["openrlhf_reinforce_pp"] == (0.01, "k1", "reward")
+    assert all(kl[option][0] == 0 for option in ("trl_grpo", "trl_dapo", "dapo_paper", "mel_paper"))
+
+
 def test_a_preset_leaves_what_belongs_to_the_model_alone():
     plain = compose_config()
     for option in options("preset"):
@@ -126,7 +166,8 @@ def test_mistyped_keys_are_met_with_did_you_mean(prefix):
         (["algorithm=gspo", "algorithm.aggregation=token_mean"], "long sequences would weigh more"),
         (["algorithm.dual_clip=1.1"], "must lie above 1 + clip_high = 1.2"),
         (["mel.target=replay", "mel.sections=heuristics"], "a replay has no sections"),
-        (["mel.combination=balanced", "mel.weight=0"], "nothing is left to balance"),
+        (["mel.weight=0"], "made and not learned"),
+        (["algorithm=reinforce_pp", "rollout.group_size=1"], "a group of one is never mixed"),
         (["algorithm.name=a/b"], "should match pattern"),
         (["mel.template.replay='{{ questoin }}'"], "questoin"),
         (["mel.template.heuristic_pattern='('"], "not a regular expression"),

@@ -121,6 +121,9 @@ def test_memory_is_bounded_by_size_and_age():
     assert {lesson.index for lesson in memory.draw(7, 10)} == {3, 4, 5}  # the first is now older than five steps
     assert memory.draw(7, 2) == memory.draw(7, 2)
     assert memory.draw(9, 10) == []
+    restored = Memory(size=0, max_age=5, seed=0)
+    restored.entries = [(3, lessons[0])]  # of a checkpoint from before it was switched off
+    assert restored.draw(4, 10) == []
     off = Memory(size=0, max_age=5, seed=0)
     off.add(1, lessons)
     assert off.entries == []
