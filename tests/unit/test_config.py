@@ -86,7 +86,7 @@ def test_presets_say_what_their_peers_say():
     }
     assert kl["verl_grpo"] == (0.001, "k3", "loss")
     assert kl["openrlhf_grpo"] == (0.01, "k1", "return")
-    assert kl["openrlhf_reinforce_pp"] == (0.01, "k1", "reward")
+    assert kl["openrlhf_reinforce_pp"] == (0.01, "k1", "return")
     assert all(kl[option][0] == 0 for option in ("trl_grpo", "trl_dapo", "dapo_paper", "mel_paper"))
 
 
