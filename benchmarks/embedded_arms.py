@@ -31,6 +31,9 @@ ARMS = (
     Arm("REINFORCE++ + ME", (ON, "algorithm=reinforce_pp")),
 )
 
+# A paradigm and the same with meta-experience: where their tuned rates differ, the first is measured at both.
+PAIRS = (("GRPO", "GRPO + MEL"), ("RFT", "RFT + ME"), ("REINFORCE++", "REINFORCE++ + ME"))
+
 # Variants of GRPO + MEL, at its learning rate.
 ABLATIONS = (
     Arm("weight 1 (the paper's)", (ON, "mel.weight=1.0")),

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean
 
 from benchmarks.common import finish
-from benchmarks.embedded_arms import ABLATIONS, ARMS, REGIME_ARMS, REGIMES, STEPS, Arm
+from benchmarks.embedded_arms import ABLATIONS, ARMS, PAIRS, REGIME_ARMS, REGIMES, STEPS, Arm
 from benchmarks.study import Result, Run, Study, mean_and_error
 
 LEARNING_RATES = ("4e-4", "8e-4", "1.6e-3")
@@ -35,6 +35,18 @@ def tuned(study: Study, arms: Sequence[Arm]) -> dict[str, str]:
     for arm in arms:
         print(f"| {arm.name} | " + " | ".join(f"{scores[arm.name, lr]:.3f}" for lr in LEARNING_RATES) + " |")
     return {arm.name: max(LEARNING_RATES, key=lambda lr: scores[arm.name, lr]) for arm in arms}
+
+
+def at_partners_rates(rates: dict[str, str]) -> list[Arm]:
+    """Paradigms whose rate came out different with meta-experience, to be measured at that rate too; adds to `rates`."""
+    overrides = {arm.name: arm.overrides for arm in ARMS}
+    added = [
+        (Arm(f"{plain}, at the rate of {partner}", overrides[plain]), rates[partner])
+        for plain, partner in PAIRS
+        if rates[plain] != rates[partner]
+    ]
+    rates |= {arm.name: lr for arm, lr in added}
+    return [arm for arm, _ in added]
 
 
 def measured(study: Study, arms: Sequence[Arm], lr_of: Choose, seeds: Sequence[int]) -> dict[str, list[Result]]:
@@ -92,13 +104,14 @@ def main() -> None:
     rates = tuned(study, ARMS)
     everything: dict[str, object] = {"steps": STEPS, "tuned_lr": rates}
     if "table" in options.parts:
-        results = measured(study, ARMS, lambda arm: rates[arm.name], range(options.seeds))
+        arms = [*ARMS, *at_partners_rates(rates)]
+        results = measured(study, arms, lambda arm: rates[arm.name], range(options.seeds))
         print(f"\n{options.seeds} seeds, mean ± standard error\n")
-        print("\n".join(table(ARMS, results, lambda arm: rates[arm.name])))
+        print("\n".join(table(arms, results, lambda arm: rates[arm.name])))
         everything["table"] = figures(results)
     if "ablations" in options.parts:
         lr = rates["GRPO + MEL"]
-        arms = (ARMS[0], ARMS[1], *ABLATIONS)
+        arms = (*ARMS[:2], *ABLATIONS)
         results = measured(study, arms, lambda arm: lr, range(options.ablation_seeds))
         print(f"\nvariants of GRPO + MEL at its learning rate, {options.ablation_seeds} seeds\n")
         print("\n".join(table(arms, results, lambda arm: lr)))
