@@ -38,7 +38,8 @@ def tuned(study: Study, arms: Sequence[Arm]) -> dict[str, str]:
 
 
 def at_partners_rates(rates: dict[str, str]) -> list[Arm]:
-    """Paradigms whose rate came out different with meta-experience, to be measured at that rate too; adds to `rates`."""
+    """Paradigms whose rate came out different with meta-experience, to be measured at that rate too; adds to
+    `rates`."""
     overrides = {arm.name: arm.overrides for arm in ARMS}
     added = [
         (Arm(f"{plain}, at the rate of {partner}", overrides[plain]), rates[partner])
