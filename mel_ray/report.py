@@ -65,6 +65,9 @@ def _draw(runs: Sequence[RunData]) -> list[str]:
         drawn.append(figures.funnel(f"From pair to lesson: {run.name}", stages))
     drawn.append(figures.curves("Mixed groups", "share", over_runs("group/mixed_share")))
     drawn.append(figures.curves("Policy entropy", "nats per token", over_runs("policy/entropy"), unit_range=False))
+    if any("gradient/cosine" in row for run in runs for row in run.steps):
+        title, label = "Policy and meta-experience gradient", "cosine"
+        drawn.append(figures.curves(title, label, over_runs("gradient/cosine"), unit_range=False))
     if len(runs) == 1:
         steps = [row["step"] for row in runs[0].steps]
         parts = {name: [row[f"time/{name}"] for row in runs[0].steps] for name in ("explore", "train", "publish")}

@@ -33,6 +33,7 @@ def _axes(title: str, label: str, width: float = 5.4) -> tuple[Figure, Any]:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=9)
+    axes.xaxis.get_major_locator().set_params(integer=True)  # steps
     return figure, axes
 
 
