@@ -24,6 +24,7 @@ from mel_ray.records import (
     Verdict,
 )
 from mel_ray.records.exploration import GroupTicket
+from mel_ray.records.update import LossSettings, OptimizerStep, Update
 from mel_ray.rl.assemble import shard
 
 TOLERANCE = 2e-4  # nats, float32; measured maxima are near 1e-5
@@ -73,7 +74,8 @@ async def train_once(pools, groups: list[GroupTicket], lr: float) -> dict[str, f
         for group in groups
         for i, length in enumerate(group.facts.lengths)
     ]
-    return dict((await pools.policy.train([shard(specs, pools.policy.ranks, 512)], lr)).metrics)
+    step = OptimizerStep(shard(specs, pools.policy.ranks, 512))
+    return dict((await pools.policy.train(Update((step,), lr, LossSettings()))).metrics)
 
 
 @pytest.mark.parametrize(
