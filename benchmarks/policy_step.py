@@ -19,6 +19,7 @@ import torch
 from benchmarks.common import finish, median
 from mel_ray.engines.settings import PolicySettings, Rendezvous
 from mel_ray.records.sequence import TrainSequence
+from mel_ray.records.update import LossSettings, OptimizerStep
 from mel_ray.rl.packing import pack
 
 
@@ -72,7 +73,7 @@ def main() -> None:
         settings = PolicySettings(
             model=scratch, dtype=dtype, device=device, temperature=1.0, attention="sdpa",
             gradient_checkpointing=device == "cuda", head_pieces=pieces, threads=2, weight_decay=0.0,
-            betas=(0.9, 0.95), max_grad_norm=1.0, clip_low=0.2, clip_high=0.2, importance_cap=None,
+            betas=(0.9, 0.95), max_grad_norm=1.0,
         )  # fmt: skip
         policy = Zero3Policy(settings, Rendezvous(0, 0, 1, "127.0.0.1", port))
         batch = sequences(arguments)
@@ -81,7 +82,7 @@ def main() -> None:
         seconds = []
         for _ in range(arguments.rounds + 1):
             started = time.perf_counter()
-            policy.step(microbatches, 1e-6)
+            policy.step(microbatches, OptimizerStep(()), 1e-6, LossSettings())
             if device == "cuda":
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - started)
