@@ -6,7 +6,7 @@ STAMP = $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-differential check lint types format unit cluster bench-setup bench-overlap bench-trl bench-sync bench-verifier bench-policy embedded-table clean
+.PHONY: help setup demo test test-differential golden check lint types format unit cluster bench-setup bench-overlap bench-trl bench-sync bench-verifier bench-policy embedded-table clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -26,6 +26,9 @@ test: setup ## all tests that need no GPU (under 20 minutes on two cores)
 test-differential: ## our losses and estimators against TRL, verl and OpenRLHF, in .venv-peers
 	@PYTHON=$(PYTHON) bash launch/peers_setup.sh .venv-peers
 	@.venv-peers/bin/python -m pytest -o addopts=-q tests/differential $(ARGS)
+
+golden: setup ## a few fixed-seed runs against tests/golden/golden.json, to the last digit (about 2 minutes)
+	@$(RUN) -m tests.golden.golden $(ARGS)
 
 unit: setup ## unit, driver and architecture tests
 	@$(RUN) -m pytest tests/unit tests/driver tests/arch $(ARGS)
