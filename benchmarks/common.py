@@ -11,14 +11,14 @@ from typing import Any
 from mel_ray.config.load import compose_config
 from mel_ray.config.schema import Config
 from mel_ray.data.prompts import PromptStream
-from mel_ray.driver.checkpoints import Checkpoints
+from mel_ray.run.checkpoints import Checkpoints
 from mel_ray.driver.state import DriverState
 from mel_ray.driver.step import Stepper
-from mel_ray.prepare import Prepared, prepare
+from mel_ray.data.prepare import Prepared, prepare
 from mel_ray.records.evaluation import Answered
 from mel_ray.records.exploration import Exploration, GroupTicket
 from mel_ray.records.verdict import GroupVerdict
-from mel_ray.wiring import Pools, connected_to_ray
+from mel_ray.driver.wiring import Pools, connected_to_ray
 
 
 class NoArchive:

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from benchmarks.common import finish, median
-from mel_ray.engines.settings import PolicySettings, Rendezvous
+from mel_ray.policy.settings import PolicySettings, Rendezvous
 from mel_ray.records.sequence import TrainSequence
 from mel_ray.records.update import LossSettings, OptimizerStep
-from mel_ray.rl.packing import pack
+from mel_ray.policy.packing import pack
 
 
 def write_random_model(folder: Path, arguments: argparse.Namespace, dtype: str) -> int:
@@ -62,7 +62,7 @@ def main() -> None:
     dtype = "bfloat16" if device == "cuda" else "float32"
     if device == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
-    from mel_ray.engines.zero3 import Zero3Policy
+    from mel_ray.policy.zero3 import Zero3Policy
 
     with tempfile.TemporaryDirectory() as scratch, socket.socket() as probe:
         parameters = write_random_model(Path(scratch), arguments, dtype)

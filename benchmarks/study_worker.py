@@ -2,7 +2,7 @@
 line (`overrides`, `seed`) and answers with one.
 
 The pools stay up between runs that fit the same engines and policy settings; the policy goes back to its initial
-checkpoint, so that a run is what `python -m mel_ray.main` with these overrides makes of it.
+checkpoint, so that a run is what `python -m mel_ray.cli.train` with these overrides makes of it.
 """
 
 import asyncio
@@ -19,13 +19,13 @@ from benchmarks.common import NoArchive, NoCheckpoints, NoJournals
 from mel_ray.config.load import compose_config
 from mel_ray.config.schema import Config
 from mel_ray.data.prompts import PromptStream
-from mel_ray.driver.evaluation import Evaluator
+from mel_ray.evaluation.evaluator import Evaluator
 from mel_ray.driver.loop import Loop, Progress
 from mel_ray.driver.state import DriverState
 from mel_ray.driver.step import Stepper
-from mel_ray.prepare import Prepared, prepare
+from mel_ray.data.prepare import Prepared, prepare
 from mel_ray.records.report import EvalReport, StepReport
-from mel_ray.wiring import Pools, connected_to_ray, engine_settings, policy_settings
+from mel_ray.driver.wiring import Pools, connected_to_ray, engine_settings, policy_settings
 
 
 class Curves:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from mel_ray.config.machine import Machine
 from mel_ray.config.plan import make_plan
-from mel_ray.config.problems import Problem
+from mel_ray.records.problems import Problem
 from mel_ray.config.schema import Config
 from mel_ray.config.templates import template_problem
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from mel_ray.config.problems import ConfigError, Problem
+from mel_ray.records.problems import ConfigError, Problem
 from mel_ray.config.schema import Config
 from mel_ray.config.templates import CONF_DIR
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mel_ray.config.problems import ConfigError, Problem
+from mel_ray.records.problems import ConfigError, Problem
 from mel_ray.config.schema import SourceConfig
 from mel_ray.data.question import Question
 

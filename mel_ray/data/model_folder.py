@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from mel_ray.config.problems import ConfigError, Problem
+from mel_ray.records.problems import ConfigError, Problem
 
 EMBEDDED = Path(__file__).parent / "world" / "base_model"
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from mel_ray.config.schema import Config
-from mel_ray.driver.ports import Data
+from mel_ray.records.ports import Data
 from mel_ray.records.exploration import Exploration
 from mel_ray.records.trajectory import Prompt
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mel_ray.config.schema import Config
-from mel_ray.driver.checkpoints import Checkpoints
-from mel_ray.driver.evaluation import Benchmark, Evaluator
-from mel_ray.driver.ports import Journals, Policy, Sink
+from mel_ray.run.checkpoints import Checkpoints
+from mel_ray.evaluation.evaluator import Benchmark, Evaluator
+from mel_ray.records.ports import Journals, Policy, Sink
 from mel_ray.driver.state import DriverState
 from mel_ray.driver.step import Stepper
 from mel_ray.records.ledger import Ledger

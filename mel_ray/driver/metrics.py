@@ -8,7 +8,7 @@ from mel_ray.records.exploration import Exploration
 from mel_ray.records.ledger import DraftFate, TrajectoryFate
 from mel_ray.records.report import UpdateReport
 from mel_ray.records.verdict import Outcome
-from mel_ray.rl.assemble import Batch, Lessons
+from mel_ray.policy.batch import Batch, Lessons
 
 
 def _share(count: float, total: float) -> float:

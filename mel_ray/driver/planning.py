@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from mel_ray.config.schema import AlgorithmConfig, Config
-from mel_ray.mel.lessons import Memory, lessons_of
+from mel_ray.mel.lesson import Memory, lessons_of
 from mel_ray.records.exploration import Exploration
 from mel_ray.records.update import LossSettings, Update
-from mel_ray.rl.assemble import Batch, Lessons, optimizer_steps
-from mel_ray.rl.schedule import experience_weight, learning_rate
+from mel_ray.policy.batch import Batch, Lessons, optimizer_steps
+from mel_ray.policy.schedule import experience_weight, learning_rate
 
 
 def loss_settings(algorithm: AlgorithmConfig) -> LossSettings:

@@ -6,11 +6,11 @@ Waits for one forward pass of the policy pool over all trajectories, before adva
 from collections.abc import Sequence
 
 from mel_ray.config.schema import Config
-from mel_ray.driver.ports import Policy
+from mel_ray.records.ports import Policy
 from mel_ray.records.exploration import Exploration
 from mel_ray.records.sequence import SequenceKind, SequenceSpec
-from mel_ray.rl.assemble import shard
-from mel_ray.rl.credit import Kl, is_whitened
+from mel_ray.policy.batch import shard
+from mel_ray.policy.rows import Kl, is_whitened
 
 
 async def reward_kl(explored: Sequence[Exploration], policy: Policy, config: Config) -> Kl | None:

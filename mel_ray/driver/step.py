@@ -12,15 +12,15 @@ from mel_ray.driver.gathering import gather_step
 from mel_ray.driver.guard import FailureGuard
 from mel_ray.driver.metrics import Clock, step_metrics
 from mel_ray.driver.planning import plan_lessons, plan_update
-from mel_ray.driver.ports import Archive, Data, Engines, Experience, Policy, Rollout, Verifier
+from mel_ray.records.ports import Archive, Data, Engines, Experience, Policy, Rollout, Verifier
 from mel_ray.driver.reference import reward_kl
-from mel_ray.mel.lessons import Memory
+from mel_ray.mel.lesson import Memory
 from mel_ray.mel.replay import proven
 from mel_ray.records.exploration import Exploration
 from mel_ray.records.report import StepReport
 from mel_ray.records.seeds import derive_seed
 from mel_ray.records.trajectory import Prompt, Sampling
-from mel_ray.rl.assemble import assemble
+from mel_ray.policy.batch import assemble
 
 
 class Stepper:

@@ -87,7 +87,7 @@ def test_light_packages_import_nothing_heavy(package):
 
 def test_the_driver_process_starts_light():
     code = (
-        "import sys, mel_ray.main, mel_ray.wiring\nprint([m for m in ('torch','vllm','deepspeed') if m in sys.modules])"
+        "import sys, mel_ray.cli.train, mel_ray.driver.wiring\nprint([m for m in ('torch','vllm','deepspeed') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from mel_ray.records.update import LossSettings
-from mel_ray.rl.aggregation import Aggregation, token_weights
-from mel_ray.rl.objective import TokenBatch, joint_loss
+from mel_ray.policy.aggregation import Aggregation, token_weights
+from mel_ray.policy.loss import TokenBatch, joint_loss
 
 ROWS, WIDTH, SEEDS = 6, 9, range(5)
 

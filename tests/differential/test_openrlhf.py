@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mel_ray.records.update import LossSettings
-from mel_ray.rl.kl import kl_estimate
+from mel_ray.policy.kl import kl_estimate
 from tests.differential.batches import SEEDS, assert_same, make_batch, ours
 
 

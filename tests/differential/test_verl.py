@@ -8,8 +8,8 @@ from verl.trainer.ppo import core_algos
 from verl.workers.config import ActorConfig
 
 from mel_ray.records.update import LossSettings
-from mel_ray.rl.advantages import batch_whitened, group_centred, group_standardised, leave_one_out
-from mel_ray.rl.kl import kl_estimate, kl_to_go
+from mel_ray.policy.advantages import batch_whitened, group_centred, group_standardised, leave_one_out
+from mel_ray.policy.kl import kl_estimate, kl_to_go
 from tests.differential.batches import SEEDS, WIDTH, assert_same, make_batch, ours
 
 MODES = {

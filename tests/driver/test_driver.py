@@ -4,8 +4,8 @@ import pytest
 
 from mel_ray.config.load import compose_config
 from mel_ray.data.prompts import PromptStream
-from mel_ray.driver.checkpoints import Checkpoints, latest_checkpoint
-from mel_ray.driver.evaluation import Benchmark, Evaluator
+from mel_ray.run.checkpoints import Checkpoints, latest_checkpoint
+from mel_ray.evaluation.evaluator import Benchmark, Evaluator
 from mel_ray.driver.loop import Loop, Progress
 from mel_ray.driver.state import DriverState
 from mel_ray.driver.step import Stepper

@@ -1,8 +1,8 @@
 """python -m tests.golden.golden: the numbers of a few fixed-seed runs, compared with tests/golden/golden.json.
 
 A change that is meant to move code and no number must leave this file as it is. On the processor and library versions
-that the file names, the comparison is with the file, to the last digit. Elsewhere floating point may differ, so the commit that
-the file names is run here in a checkout of its own, and the comparison is with that.
+that the file names, the comparison is with the file, to the last digit. Elsewhere floating point may differ, so the
+commit that the file names is run here in a checkout of its own, and the comparison is with that.
 
     make golden                    # compare
     make golden ARGS=--write       # after a change that is meant to change numbers: run and write the file

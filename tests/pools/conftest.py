@@ -9,7 +9,7 @@ import pytest
 
 from mel_ray.config.load import compose_config
 from mel_ray.data.model_folder import locate_model
-from mel_ray.wiring import Pools
+from mel_ray.driver.wiring import Pools
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,10 @@ from mel_ray.config.load import compose_config
 from mel_ray.data.model_folder import locate_model
 from mel_ray.data.prompts import PromptStream
 from mel_ray.driver.step import Stepper
-from mel_ray.pools.lesson_memory import LessonMemory
-from mel_ray.prepare import prepare
+from mel_ray.mel.memory import LessonMemory
+from mel_ray.data.prepare import prepare
 from mel_ray.records import TrajectoryFate
-from mel_ray.wiring import Pools
+from mel_ray.driver.wiring import Pools
 
 SMALL = ["rollout.prompts_per_step=6", "rollout.group_size=6", "eval.benchmarks=[]", "cluster.rollout.engines=1"]
 ALGORITHMS = ["grpo", "dr_grpo", "rloo", "reinforce_pp", "reinforce_pp_baseline", "gspo", "cispo", "dapo", "rft"]

@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from mel_ray.config.load import validate
-from mel_ray.observe.metrics import read_metrics
+from mel_ray.run.metrics_file import read_metrics
 
 SMALL = ["rollout.prompts_per_step=6", "eval.samples=2", "eval.every=0", "observe.trajectories=1.0"]
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from mel_ray.data.chat import ChatTokenizer
 from mel_ray.data.model_folder import EMBEDDED
 from mel_ray.data.world import corpus, problems
-from mel_ray.pools.waiting import PoolError
+from mel_ray.actors.waiting import PoolError
 from mel_ray.records import (
     Group,
     GroupVerdict,
@@ -25,7 +25,7 @@ from mel_ray.records import (
 )
 from mel_ray.records.exploration import GroupTicket
 from mel_ray.records.update import LossSettings, OptimizerStep, Update
-from mel_ray.rl.assemble import shard
+from mel_ray.policy.batch import shard
 
 TOLERANCE = 2e-4  # nats, float32; measured maxima are near 1e-5
 SMALL = ("rollout.prompts_per_step=4", "cluster.policy.threads=1", "cluster.rollout.engines=1")

@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 
 from mel_ray.config.load import compose_config
 from mel_ray.data.model_folder import EMBEDDED
-from mel_ray.pools.policy import PolicyPool
+from mel_ray.policy.policy_pool import PolicyPool
 from mel_ray.records.update import LossSettings, OptimizerStep, Update
-from mel_ray.rl.assemble import shard
-from mel_ray.wiring import policy_settings
+from mel_ray.policy.batch import shard
+from mel_ray.driver.wiring import policy_settings
 from tests.pools import plain
 
 LR, MAX_NORM, RATE = 1e-3, 0.5, 0.25

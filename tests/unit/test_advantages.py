@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mel_ray.rl.advantages import (
+from mel_ray.policy.advantages import (
     batch_whitened,
     correct_only,
     group_centred,
@@ -16,10 +16,10 @@ from mel_ray.rl.advantages import (
     leave_one_out,
     token_moments,
 )
-from mel_ray.rl.aggregation import token_weights
-from mel_ray.rl.kl import kl_estimate, kl_to_go
-from mel_ray.rl.pass_at_k import pass_at_k
-from mel_ray.rl.shaping import overlong_penalty, shaped
+from mel_ray.policy.aggregation import token_weights
+from mel_ray.policy.kl import kl_estimate, kl_to_go
+from mel_ray.evaluation.pass_at_k import pass_at_k
+from mel_ray.policy.shaping import overlong_penalty, shaped
 
 GROUP_ESTIMATORS = [group_standardised, group_centred, leave_one_out]
 REWARDS = st.lists(st.sampled_from([0.0, 1.0, 0.5, None]), max_size=64)

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from mel_ray.config.load import compose_config
 from mel_ray.driver.planning import plan_lessons
-from mel_ray.mel.lessons import Memory, lessons_of
+from mel_ray.mel.lesson import Memory, lessons_of
 from mel_ray.mel.replay import proven
 from mel_ray.records import DraftFate, DraftState, SequenceKind, TrajectoryFate
 from mel_ray.records.exploration import ReplayTicket
 from mel_ray.records.update import KlFacts
-from mel_ray.rl.assemble import Lessons, assemble, lesson_specs, optimizer_steps
-from mel_ray.rl.credit import assign_credit
+from mel_ray.policy.batch import Lessons, assemble, lesson_specs, optimizer_steps
+from mel_ray.policy.rows import assign_credit
 from tests.unit.builders import draft_ticket, exploration, group, proven_draft, ticket, verdict
 
 ALGORITHMS = ["grpo", "dr_grpo", "rloo", "reinforce_pp", "reinforce_pp_baseline", "gspo", "cispo", "dapo", "rft"]

@@ -8,10 +8,10 @@ from mel_ray.config.checks import find_problems, find_resource_problems
 from mel_ray.config.load import compose_config, known_keys, to_yaml, validate
 from mel_ray.config.machine import Machine
 from mel_ray.config.plan import make_plan
-from mel_ray.config.problems import ConfigError
+from mel_ray.records.problems import ConfigError
 from mel_ray.config.templates import CONF_DIR, load_template
 from mel_ray.driver.state import DriverState
-from mel_ray.rl.schedule import experience_weight, learning_rate
+from mel_ray.policy.schedule import experience_weight, learning_rate
 
 
 def problems_of(*overrides: str) -> str:

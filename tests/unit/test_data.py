@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mel_ray.config.load import compose_config
-from mel_ray.config.problems import ConfigError
+from mel_ray.records.problems import ConfigError
 from mel_ray.config.schema import ModelConfig, SourceConfig
 from mel_ray.data.chat import ChatTokenizer
 from mel_ray.data.cursor import Cursor

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from mel_ray.config.load import compose_config
-from mel_ray.data.inspect import answer_kind, contaminated, grams, inspect, page, text
+from mel_ray.cli.inspect import answer_kind, contaminated, grams, inspect, page, text
 from mel_ray.data.question import Question
-from mel_ray.eval_table import Evaluation, comparison_text, table_text
+from mel_ray.evaluation.table import Evaluation, comparison_text, table_text
 from mel_ray.records import Outcome
 from mel_ray.records.evaluation import Answered, QuestionResult
-from mel_ray.rl.eval_scores import paired_difference, standard_error, summarise_results
+from mel_ray.evaluation.scores import paired_difference, standard_error, summarise_results
 
 
 def answered(correct: int, count: int, length: int = 10, outcome: Outcome = Outcome.WRONG) -> Answered:

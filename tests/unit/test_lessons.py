@@ -12,11 +12,11 @@ from mel_ray.config.templates import load_template
 from mel_ray.data.chat import ChatTokenizer
 from mel_ray.data.model_folder import EMBEDDED
 from mel_ray.mel.internalize import lesson_sequence
-from mel_ray.mel.lessons import Memory, lessons_of
+from mel_ray.mel.lesson import Memory, lessons_of
 from mel_ray.mel.pairing import common_prefix, select_pairs
 from mel_ray.mel.parsing import heuristics_characters
 from mel_ray.records import ContrastivePair, Group, SequenceKind, SequenceSpec, Trajectory
-from mel_ray.rl.assemble import lesson_specs
+from mel_ray.policy.batch import lesson_specs
 from tests.unit.builders import draft, exploration, group, prompt, proven_draft, verdict
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mel_ray.records.update import LossSettings
-from mel_ray.rl.objective import TokenBatch, joint_loss, mismatch
+from mel_ray.policy.loss import TokenBatch, joint_loss, mismatch
 
 CLIPPED = LossSettings()
 EVERY_LOSS = [

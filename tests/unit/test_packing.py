@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mel_ray.records import SequenceKind, SequenceSpec
-from mel_ray.rl.assemble import shard
-from mel_ray.rl.packing import pack
+from mel_ray.policy.batch import shard
+from mel_ray.policy.packing import pack
 
 lengths_strategy = st.lists(st.integers(1, 300), min_size=1, max_size=80)
 

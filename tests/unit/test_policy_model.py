@@ -5,11 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mel_ray.engines.policy_model import PolicyModel, collate
-from mel_ray.engines.step_statistics import with_references
+from mel_ray.policy.model import PolicyModel, collate
+from mel_ray.policy.statistics import with_references
 from mel_ray.records import TrainSequence
 from mel_ray.records.update import LossSettings
-from mel_ray.rl.objective import joint_loss
+from mel_ray.policy.loss import joint_loss
 
 VOCABULARY, HIDDEN = 11, 6
 

@@ -6,13 +6,13 @@ import sys
 import pytest
 
 from mel_ray import experiences, report
-from mel_ray.closing import write_closing
-from mel_ray.observe.console import PlainConsole
-from mel_ray.observe.experience_store import EXPERIENCE_SCHEMA, experience_row, read_experiences, write_rows
-from mel_ray.observe.metrics import MetricsFile, read_metrics
-from mel_ray.observe.run_folder import RunFolder, RunFolderError, fresh_name
+from mel_ray.run.closing import write_closing
+from mel_ray.run.console import PlainConsole
+from mel_ray.run.store import EXPERIENCE_SCHEMA, experience_row, read_experiences, write_rows
+from mel_ray.run.metrics_file import MetricsFile, read_metrics
+from mel_ray.run.folder import RunFolder, RunFolderError, fresh_name
 from mel_ray.records import DraftFate, EvalReport, StepReport, TrajectoryFate, ledger
-from mel_ray.report import mark_bifurcation
+from mel_ray.run.report import mark_bifurcation
 from tests.unit.builders import draft, group, verdict
 
 METRICS = {

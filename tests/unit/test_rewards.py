@@ -171,7 +171,7 @@ def test_a_custom_reward_function_that_misbehaves_is_a_verdict(name, outcome):
         assert [v.outcome for v in verifier.judge_all(["a", "b"], "c")] == [outcome, outcome]
 
 
-@pytest.mark.parametrize("path", ["nonsense", "no.such.module:f", "mel_ray.rewards.score:nothing", "mel_ray:__doc__"])
+@pytest.mark.parametrize("path", ["nonsense", "no.such.module:f", "mel_ray.cli.score:nothing", "mel_ray:__doc__"])
 def test_a_reward_function_that_cannot_be_loaded_is_a_sentence(path):
     with pytest.raises(ValueError, match=r"reward function|module|not a function"):
         load_function(path)

@@ -1,0 +1,70 @@
+"""What `python -m mel_ray.cli.train --check` prints: the resolved plan, one prompt of each kind."""
+
+from mel_ray.config.plan import make_plan
+from mel_ray.config.schema import AlgorithmConfig, Config
+from mel_ray.mel.prompts import abstraction_prompt
+from mel_ray.data.prepare import Prepared
+
+
+def plan_text(config: Config) -> str:
+    """Pools, resources and batch arithmetic."""
+    plan, rollout, mel = make_plan(config), config.rollout, config.mel
+    lines = [f"{'pool':<20}{'actors':>7}{'CPUs':>7}{'GPUs':>6}  runs"]
+    lines += [f"{p.name:<20}{p.actors:>7}{p.actors * p.cpus:>7g}{p.actors * p.gpus:>6}  {p.kind}" for p in plan.pools]
+    lines.append(f"{'in all':<20}{sum(p.actors for p in plan.pools):>7}{plan.cpus:>7g}{plan.gpus:>6}")
+    lines.append("")
+    lines.append(
+        f"batch: {rollout.prompts_per_step} prompts x {rollout.group_size} = {plan.trajectories} trajectories a step, "
+        f"{config.algorithm.minibatches * config.algorithm.epochs} optimizer step(s) of "
+        f"{plan.trajectories_per_update}; {config.run.steps} steps"
+    )
+    lines.append(algorithm_text(config.algorithm))
+    lines.append(
+        f"meta-experience: weight {mel.weight:g}, {mel.pairs_per_group} pair(s) a mixed group, "
+        f"{mel.replays} replay(s), template {mel.template.name}"
+        if mel.enabled
+        else "meta-experience: off"
+    )
+    lines.append(f"context: {config.model.max_context} tokens; learning rate {config.algorithm.lr:g}")
+    return "\n".join(lines)
+
+
+def algorithm_text(algorithm: AlgorithmConfig) -> str:
+    """What the name stands for, with the options that are on."""
+    options = {
+        "dual clip": algorithm.dual_clip,
+        "log-ratio clamp": algorithm.log_ratio_clamp,
+        "importance cap": algorithm.importance_cap,
+        f"KL in the {algorithm.kl.where} by {algorithm.kl.estimator}": algorithm.kl.coefficient,
+        "entropy": algorithm.entropy_coefficient,
+        "overlong zone": algorithm.overlong_zone,
+        "dynamic sampling, at most": algorithm.dynamic_sampling.max_factor if algorithm.dynamic_sampling.enabled else 0,
+    }
+    parts = [f"advantage {algorithm.advantage}", f"surrogate {algorithm.surrogate}"]
+    if algorithm.surrogate != "logprob":
+        parts.append(f"clip -{algorithm.clip_low:g} +{algorithm.clip_high:g}")
+    parts += [
+        f"aggregation {algorithm.aggregation}",
+        *(f"{name} {value:g}" for name, value in options.items() if value),
+    ]
+    return f"algorithm: {algorithm.name} ({', '.join(parts)})"
+
+
+def prompts_text(config: Config, prepared: Prepared) -> str:
+    """Dataset counts, one rendered prompt and one rendered abstraction prompt."""
+    prompt = prepared.prompts.prompts[0]
+    tokenizer = prepared.tokenizer
+    rendered = prompt.token_ids
+    user = abstraction_prompt(config.mel.template, prompt.question, "<an incorrect solution>", "<a correct solution>")
+    lines = [
+        f"questions: {len(prepared.prompts.prompts)} to train on, from {prepared.prompts.rows} rows"
+        + (f", {prepared.prompts.too_long} dropped as too long" if prepared.prompts.too_long else ""),
+        *(f"benchmark {b.name}: {len(b.prompts)} questions" for b in prepared.benchmarks),
+        "",
+        f"--- a prompt ({len(rendered)} tokens) ---",
+        tokenizer.decode_with_specials(rendered),
+        "--- an abstraction prompt ---",
+        tokenizer.render(user),
+        "---",
+    ]
+    return "\n".join(lines)

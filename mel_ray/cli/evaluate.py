@@ -1,0 +1,201 @@
+"""python -m mel_ray.cli.evaluate model=FOLDER benchmarks=[aime24,amc23]: Pass@1, Avg@8, Pass@8 of any checkpoint.
+
+`model` is a folder, a hub id or one of conf/model/; several, as model=[A,B], stand side by side with paired
+differences. The export of a run (runs/x/export) is evaluated with that run's configuration. `output=FOLDER` names where
+everything goes; started again with the same folder, only what is missing is asked. Any other override works too.
+"""
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mel_ray.config.load import compose_config, validate
+from mel_ray.records.problems import ConfigError, Problem
+from mel_ray.config.schema import Config
+from mel_ray.config.templates import CONF_DIR
+from mel_ray.evaluation.evaluator import Evaluator
+from mel_ray.evaluation.table import Evaluation, comparison_text, table_text
+from mel_ray.run.folder import fresh_name, write_json
+from mel_ray.data.prepare import Prepared, checked_and_prepared
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One model with its configuration; `label` is unique."""
+
+    label: str
+    config: Config
+    prepared: Prepared
+
+    @property
+    def file_stem(self) -> str:
+        """Readable, and different where weights or settings differ, so that answers are never mixed up."""
+        files = sorted(self.prepared.model_folder.glob("*.safetensors"))
+        weights = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        config = self.config
+        settings = [config.model.model_dump(exclude={"path"}), config.reward.model_dump(), config.eval.model_dump()]
+        asked = (weights, settings, config.data.prompt, config.run.seed)
+        digest = blake2b(repr(asked).encode(), digest_size=4).hexdigest()
+        readable = "".join(c if c.isalnum() or c in "-_." else "_" for c in self.label).strip("_")
+        return f"{readable}--{digest}"
+
+
+def _split(value: str) -> list[str]:
+    return [part.strip() for part in value.strip("[]").split(",") if part.strip()]
+
+
+def _run_config(folder: Path) -> Config | None:
+    """The configuration of the run that exported a model; None for other folders."""
+    stored = folder.parent / "config.yaml"
+    return validate(yaml.safe_load(stored.read_text())) if folder.name == "export" and stored.exists() else None
+
+
+def _preset_of(hub_id: str) -> str:
+    """The option of conf/model/ with this path, else `local`."""
+    for file in (CONF_DIR / "model").glob("*.yaml"):
+        if yaml.safe_load(file.read_text()).get("path") == hub_id:
+            return file.stem
+    return "local"
+
+
+def compose_job(model: str, benchmarks: Sequence[str], overrides: Sequence[str], label: str) -> Job:
+    """
+    Raises:
+        ConfigError: with every problem of this model's evaluation.
+    """
+    is_preset = (CONF_DIR / "model" / f"{model}.yaml").exists()
+    chosen = [f"model={model}"] if is_preset else [f"model={_preset_of(model)}", f"model.path={model}"]
+    fixed = [f"eval.benchmarks=[{','.join(benchmarks)}]", "mel.enabled=false", "data.max_prompt_tokens=null"]
+    config = compose_config([*chosen, *fixed, *overrides])
+    if not config.eval.benchmarks:
+        raise ConfigError([Problem("benchmarks", None, "nothing to evaluate on", "e.g. benchmarks=[aime24,amc23]")])
+    if not is_preset and (run := _run_config(Path(model))):
+        config = _as_trained(config, run, overrides)
+    return Job(label, config, checked_and_prepared(config, with_training_data=False))
+
+
+def _as_trained(config: Config, run: Config, overrides: Sequence[str]) -> Config:
+    """Model, prompt, rewards and lengths of the run that exported the model, where no override speaks of them."""
+    given = {word.lstrip("+").split("=", 1)[0] for word in overrides}
+    groups = {key.split(".")[0] for key in given}
+    update: dict[str, Any] = {}
+    if "model" not in groups:
+        update["model"] = run.model.model_copy(update={"path": config.model.path})
+    if not given & {"data", "data.prompt"}:
+        update["data"] = config.data.model_copy(update={"prompt": run.data.prompt})
+    if "reward" not in groups:
+        update["reward"] = run.reward
+    if "eval.max_tokens" not in given:
+        update["eval"] = config.eval.model_copy(update={"max_tokens": run.eval.max_tokens})
+    if "rollout.max_tokens" not in given:
+        update["rollout"] = config.rollout.model_copy(update={"max_tokens": run.rollout.max_tokens})
+    return config.model_copy(update=update)
+
+
+def parse(words: Sequence[str]) -> tuple[list[Job], Path]:
+    """Jobs and output folder for the command line.
+
+    Raises:
+        ConfigError: something in it is wrong.
+    """
+    given = dict(word.split("=", 1) for word in words if "=" in word)
+    models = _split(given.get("model", "tiny"))
+    benchmarks = _split(given.get("benchmarks", "world_heldout" if models == ["tiny"] else ""))
+    rest = [word for word in words if word.split("=", 1)[0] not in ("model", "benchmarks", "output")]
+    labels = [model if models.count(model) == 1 else f"{model}-{i}" for i, model in enumerate(models)]
+    runs = Path("runs")
+    output = Path(given["output"]) if "output" in given else runs / fresh_name(runs, "eval")
+    return [compose_job(m, benchmarks, rest, label) for m, label in zip(models, labels, strict=True)], output
+
+
+async def evaluate(jobs: Sequence[Job], output: Path) -> list[Evaluation]:
+    """All models one after the other on one Ray; every benchmark on the same rollout and verifier pools."""
+    from mel_ray.evaluation.journal import FileJournal
+    from mel_ray.driver.wiring import SamplingPools, connected_to_ray
+
+    task = asyncio.current_task()
+    assert task is not None
+    done = []
+    with connected_to_ray(jobs[0].config):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        for number, job in enumerate(jobs):
+            pools = SamplingPools(job.config, job.prepared.model_folder, output / "logs" / f"{number}")
+            await pools.ready()
+            evaluator = Evaluator(job.config, pools.rollout, pools.verifier)
+            for benchmark in job.prepared.benchmarks:
+                started = time.monotonic()
+                journal = FileJournal(output / "responses" / f"{job.file_stem}--{benchmark.name}.jsonl")
+                results = await evaluator.results(benchmark, journal)
+                journal.write_parquet()
+                seconds = time.monotonic() - started
+                settings = job.config.eval
+                done.append(
+                    Evaluation(job.label, benchmark.name, tuple(results), settings.samples, settings.ks, seconds)
+                )
+                print(f"{job.label} on {benchmark.name}: {len(results)} questions in {seconds:.1f} s", flush=True)
+            pools.kill()
+    return done
+
+
+def write_results(output: Path, done: Sequence[Evaluation]) -> None:
+    rows: list[dict[str, Any]] = [
+        {
+            "model": one.model,
+            "benchmark": one.benchmark,
+            "questions": len(one.results),
+            "seconds": round(one.seconds, 2),
+        }
+        | {name: round(value, 6) for name, value in one.scores.items()}
+        for one in done
+    ]
+    write_json(output / "results.json", rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if any(word in ("-h", "--help") for word in words):
+        print(__doc__)
+        return 0
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    output = Path("runs")
+    try:
+        jobs, output = parse(words)
+        output = output.absolute()
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            why = f"it cannot be written: {error.strerror}"
+            raise ConfigError([Problem("output", output, why, "choose another folder")]) from error
+        done = asyncio.run(evaluate(jobs, output))
+        write_results(output, done)
+    except ConfigError as error:
+        print("\n".join(map(str, error.problems)), file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print(f"mel_ray interrupted; start again with output={output} to ask only what is missing", file=sys.stderr)
+        return 130
+    except BaseException as error:
+        cause: BaseException = error
+        while isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        print(f"mel_ray evaluation stopped: {cause or type(cause).__name__}", file=sys.stderr)
+        return 1
+    print()
+    print(table_text(done))
+    if len(jobs) > 1:
+        print()
+        print(comparison_text(done))
+    print(f"\nresults  {output / 'results.json'}\nresponses  {output / 'responses'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

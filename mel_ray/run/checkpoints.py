@@ -1,0 +1,65 @@
+"""Checkpoints: written aside, synced, renamed, and only then are old ones pruned."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from mel_ray.records.ports import Saver
+from mel_ray.driver.state import DriverState
+
+STATE_FILE = "driver.json"
+LATEST = "latest"
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint below `folder`, or None."""
+    pointer = folder / LATEST
+    if pointer.exists():
+        named = folder / pointer.read_text().strip()
+        if (named / STATE_FILE).exists():
+            return named
+    complete = sorted(path.parent for path in folder.glob(f"step-*/{STATE_FILE}"))
+    return complete[-1] if complete else None
+
+
+class Checkpoints:
+    """`folder`/step-000020/ holds what the savers write and the driver's state; `latest` names the newest."""
+
+    def __init__(self, folder: Path, keep: int, savers: Sequence[Saver]) -> None:
+        self._folder, self._keep, self._savers = folder, keep, savers
+
+    async def save(self, state: DriverState) -> None:
+        name = f"step-{state.step:06d}"
+        final, partial = self._folder / name, self._folder / f".{name}.partial"
+        if (final / STATE_FILE).exists():
+            return
+        for leftover in (partial, final):
+            if leftover.exists():
+                shutil.rmtree(leftover)
+        partial.mkdir(parents=True)
+        for saver in self._savers:
+            await saver.save(partial)
+        state.write(partial / STATE_FILE)
+        for file in partial.rglob("*"):
+            _sync(file)
+        partial.rename(final)
+        pointer = self._folder / f".{LATEST}.partial"
+        pointer.write_text(name)
+        _sync(pointer)
+        pointer.rename(self._folder / LATEST)
+        _sync(self._folder)
+        self._prune()
+
+    def _prune(self) -> None:
+        complete = sorted(path.parent for path in self._folder.glob(f"step-*/{STATE_FILE}"))
+        for old in complete[: -self._keep]:
+            shutil.rmtree(old)
