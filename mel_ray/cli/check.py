@@ -2,8 +2,8 @@
 
 from mel_ray.config.plan import make_plan
 from mel_ray.config.schema import AlgorithmConfig, Config
-from mel_ray.mel.prompts import abstraction_prompt
 from mel_ray.data.prepare import Prepared
+from mel_ray.mel.writer import abstraction_prompt
 
 
 def plan_text(config: Config) -> str:

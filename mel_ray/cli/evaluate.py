@@ -18,13 +18,13 @@ from typing import Any
 import yaml
 
 from mel_ray.config.load import compose_config, validate
-from mel_ray.records.problems import ConfigError, Problem
 from mel_ray.config.schema import Config
 from mel_ray.config.templates import CONF_DIR
+from mel_ray.data.prepare import Prepared, checked_and_prepared
 from mel_ray.evaluation.evaluator import Evaluator
 from mel_ray.evaluation.table import Evaluation, comparison_text, table_text
+from mel_ray.records.problems import ConfigError, Problem
 from mel_ray.run.folder import fresh_name, write_json
-from mel_ray.data.prepare import Prepared, checked_and_prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +118,8 @@ def parse(words: Sequence[str]) -> tuple[list[Job], Path]:
 
 async def evaluate(jobs: Sequence[Job], output: Path) -> list[Evaluation]:
     """All models one after the other on one Ray; every benchmark on the same rollout and verifier pools."""
-    from mel_ray.evaluation.journal import FileJournal
     from mel_ray.driver.wiring import SamplingPools, connected_to_ray
+    from mel_ray.evaluation.journal import FileJournal
 
     task = asyncio.current_task()
     assert task is not None

@@ -5,14 +5,19 @@ from collections.abc import Iterator
 
 from mel_ray.config.machine import Machine
 from mel_ray.config.plan import make_plan
-from mel_ray.records.problems import Problem
 from mel_ray.config.schema import Config
+from mel_ray.config.section import algorithms, transports
 from mel_ray.config.templates import template_problem
+from mel_ray.records.problems import Problem
+from mel_ray.weights.registry import transport_of
+
+NAME_LENGTH, NAME_BYTES = 100, 255  # of a run; file systems limit bytes
 
 
 def find_problems(config: Config) -> list[Problem]:
     """Problems of the configuration in itself."""
     return [
+        *_run(config),
         *_batch(config),
         *_algorithm(config),
         *_context(config),
@@ -22,10 +27,29 @@ def find_problems(config: Config) -> list[Problem]:
     ]
 
 
+def _run(config: Config) -> Iterator[Problem]:
+    """The name must be that of one folder, on every file system."""
+    name = config.run.name
+    if name is None:
+        return
+    shown, other = name if name.isprintable() else ascii(name), "choose another name"
+    if not name.strip():
+        yield Problem("run.name", ascii(name), "a name must not be empty", "leave it out to get a fresh one")
+    elif not name.isprintable():
+        yield Problem("run.name", shown, "it holds a control character or another that cannot be printed", other)
+    elif "/" in name:
+        why = "a run's name is the name of one folder, so it cannot contain '/'"
+        yield Problem("run.name", shown, why, "give the folder above it as run.dir")
+    elif name[0] in ".-":
+        yield Problem("run.name", shown, f"a run's name cannot begin with '{name[0]}'", other)
+    elif len(name) > NAME_LENGTH or len(name.encode()) > NAME_BYTES:
+        why = f"a run's name has at most {NAME_LENGTH} characters and {NAME_BYTES} bytes"
+        yield Problem("run.name", f"{shown[:20]}...", why, "shorten it")
+
+
 def _batch(config: Config) -> Iterator[Problem]:
     rollout, algorithm = config.rollout, config.algorithm
-    needs_no_group = algorithm.advantage in ("batch_whitened", "correct_only")
-    if rollout.group_size < 2 and not needs_no_group:
+    if rollout.group_size < 2 and algorithms()[algorithm.advantage].needs_group:
         why = "a group of one has no contrast: every advantage is zero"
         yield Problem("rollout.group_size", rollout.group_size, why, "use at least 2; the paper uses 8")
     elif rollout.group_size < 2 and config.mel.enabled:
@@ -50,16 +74,7 @@ def _batch(config: Config) -> Iterator[Problem]:
 
 def _algorithm(config: Config) -> Iterator[Problem]:
     algorithm = config.algorithm
-    is_rft = algorithm.advantage == "correct_only"
-    if is_rft and algorithm.surrogate != "logprob":
-        why = "rejection sampling is NLL on correct trajectories, which has no ratio to clip"
-        yield Problem("algorithm.surrogate", algorithm.surrogate, why, "use logprob, or algorithm=rft")
-    if is_rft and algorithm.kl.coefficient and algorithm.kl.where != "loss":
-        why = "rejection sampling looks at correctness alone, so a KL penalty there would have no effect"
-        yield Problem("algorithm.kl.where", algorithm.kl.where, why, "use loss")
-    if is_rft and algorithm.dynamic_sampling.enabled:
-        why = "rejection sampling learns from groups that are all correct, which dynamic sampling throws away"
-        yield Problem("algorithm.dynamic_sampling.enabled", True, why, "set it to false")
+    yield from algorithms()[algorithm.advantage].problems(algorithm)
     if algorithm.surrogate == "sequence_clipped" and algorithm.aggregation != "seq_mean_token_mean":
         why = "a sequence's ratio would count once per token, so that long sequences would weigh more"
         yield Problem("algorithm.aggregation", algorithm.aggregation, why, "use seq_mean_token_mean")
@@ -75,8 +90,8 @@ def _context(config: Config) -> Iterator[Problem]:
             yield Problem(
                 "model.max_context",
                 context,
-                f"no room for a prompt beside rollout.max_tokens={config.rollout.max_tokens}, "
-                f"eval.max_tokens={config.eval.max_tokens} and mel.max_tokens={config.mel.max_tokens}",
+                f"no room for a prompt in addition to rollout.max_tokens={config.rollout.max_tokens}, "
+                f"eval.max_tokens={config.eval.max_tokens} or mel.max_tokens={config.mel.max_tokens}",
                 "raise it or lower these",
             )
         return
@@ -153,16 +168,7 @@ def _prompts(config: Config) -> Iterator[Problem]:
 
 def _cluster(config: Config) -> Iterator[Problem]:
     cluster = config.cluster
-    if cluster.device == "cpu" and cluster.weight_transfer == "nccl":
-        yield Problem("cluster.weight_transfer", "nccl", "NCCL needs GPUs", "use auto, shm or gloo")
-    if cluster.device == "cuda" and cluster.weight_transfer in ("shm", "gloo"):
-        yield Problem(
-            "cluster.weight_transfer", cluster.weight_transfer, "this transport is for CPU", "use auto or nccl"
-        )
-    if cluster.weight_transfer == "shm" and cluster.nodes > 1:
-        yield Problem(
-            "cluster.weight_transfer", "shm", f"shared memory does not reach {cluster.nodes} nodes", "use gloo"
-        )
+    yield from transports()[transport_of(cluster)].problems(cluster)
     if cluster.device == "cuda" and cluster.rollout.in_process:
         yield Problem("cluster.rollout.in_process", True, "the in-process engine is for CPU", "set it to false")
     if cluster.device == "cuda" and cluster.rollout.tensor_parallel > max(1, cluster.gpus_per_node):

@@ -1,34 +1,29 @@
-"""Hydra composes `conf/`, pydantic checks it; unknown keys are met with "did you mean"."""
+"""Hydra composes `conf/` over the schema's defaults, pydantic checks it; unknown keys are met with "did you mean"."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from mel_ray.records.problems import ConfigError, Problem
+from mel_ray.config.keys import defaults, known_keys
 from mel_ray.config.schema import Config
 from mel_ray.config.templates import CONF_DIR
+from mel_ray.records.problems import ConfigError, Problem
 
-
-def known_keys(model: type[BaseModel] = Config, prefix: str = "") -> list[str]:
-    """Every dotted key of the schema, groups included."""
-    keys = []
-    for name, field in model.model_fields.items():
-        path = f"{prefix}{name}"
-        keys.append(path)
-        candidates = [field.annotation, *get_args(field.annotation)]
-        for candidate in candidates:
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-                keys += known_keys(candidate, f"{path}.")
-    return keys
+_RENAMED_OPTIONS = {"experiment=mel_paper": "experiment=paper_scale"}  # `preset=mel_paper` is another thing
+_FITTING_EXPERIMENT = {"tiny": "embedded", "local": "custom"}  # by model; else the paper's
+# key=value whose value begins neither a quote nor a list, a mapping or a call; `{{` begins a Jinja field
+_UNQUOTED = re.compile(r"""([+~]{0,2}[\w$./-]+)=((?:[^\s'"\[({]|\{\{).*)""", re.ASCII | re.DOTALL)
 
 
 def _groups(conf_dir: Path) -> dict[str, list[str]]:
@@ -40,13 +35,31 @@ def _groups(conf_dir: Path) -> dict[str, list[str]]:
     return groups
 
 
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
+def _did_you_mean(word: str, known: Iterable[str], otherwise: str = "`mel keys` prints all keys") -> str:
     known = list(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if not close:
         last = word.rsplit(".", 1)[-1]
         close = [key for key in known if key.rsplit(".", 1)[-1] == last][:1]
-    return f"did you mean '{close[0]}'?" if close else "conf/ and mel_ray/config/schema.py hold all keys"
+    return f"did you mean '{close[0]}'?" if close else otherwise
+
+
+def _understood(overrides: Sequence[str]) -> list[str]:
+    """The overrides with today's names, and with quotes where Hydra needs them, as in run.name=größe.
+
+    What Hydra can read is left alone, and so is what quotes would not save.
+    """
+    parser = OverridesParser.create()
+
+    def quoted(text: str) -> str:
+        try:
+            parser.parse_override(text)
+        except HydraException:
+            if match := _UNQUOTED.fullmatch(text):
+                return f"{match[1]}={QuotedString(match[2], Quote.single).with_quotes()}"
+        return text
+
+    return [quoted(_RENAMED_OPTIONS.get(text, text)) for text in overrides]
 
 
 def _override_problems(overrides: Sequence[str], conf_dir: Path) -> list[Problem]:
@@ -57,23 +70,27 @@ def _override_problems(overrides: Sequence[str], conf_dir: Path) -> list[Problem
         try:
             override = parser.parse_override(text)
         except HydraException:
+            override = None
+        if override is None or not override.key_or_group:
             problems.append(Problem(text, None, "this is not an override", "write key=value, e.g. run.steps=10"))
             continue
-        name = override.key_or_group
-        if name in groups:
-            value = override.value()
-            if isinstance(value, str) and value not in groups[name]:
-                problems.append(
-                    Problem(
-                        name,
-                        value,
-                        f"there is no such option; there are: {', '.join(groups[name])}",
-                        _did_you_mean(value, groups[name]),
-                    )
-                )
-        elif name not in keys:
+        name, given = override.key_or_group, text.partition("=")[2]
+        if name not in keys and name not in groups:
             problems.append(Problem(name, None, "there is no such key", _did_you_mean(name, [*keys, *groups])))
+        elif override.is_sweep_override():
+            problems.append(
+                Problem(name, given, "the comma makes this several values", "put text in quotes, or a list in []")
+            )
+        elif name in groups and not override.is_delete():
+            problems += _option_problems(name, override.value(), groups[name])
     return problems
+
+
+def _option_problems(group: str, value: Any, options: Sequence[str]) -> Iterator[Problem]:
+    for option in value if isinstance(value, list) else [value]:
+        if option not in options:
+            why = f"there is no such option; there are: {', '.join(options)}"
+            yield Problem(group, option, why, _did_you_mean(str(option), options, otherwise=""))
 
 
 def _validation_problems(error: ValidationError) -> list[Problem]:
@@ -84,6 +101,11 @@ def _validation_problems(error: ValidationError) -> list[Problem]:
             problems.append(Problem(path, None, "there is no such key", _did_you_mean(path, known_keys())))
         elif detail["type"] == "missing":
             problems.append(Problem(path, None, "this key is required", "add it"))
+        elif detail["type"] == "model_type":
+            problems.append(Problem(path, detail["input"], "this is a section", "set the keys below it, one by one"))
+        elif detail["type"] == "no_such_name":
+            remedy = _did_you_mean(detail["input"], detail["ctx"]["names"], otherwise="")
+            problems.append(Problem(path, detail["input"], detail["msg"], remedy))
         else:
             problems.append(Problem(path, detail.get("input"), detail["msg"][0].lower() + detail["msg"][1:]))
     return problems
@@ -95,13 +117,14 @@ def compose_config(overrides: Sequence[str] = (), conf_dir: Path = CONF_DIR) -> 
     Raises:
         ConfigError: an override, key or value is wrong; lists every problem found at this stage.
     """
+    overrides = _understood(overrides)
     if problems := _override_problems(overrides, conf_dir):
         raise ConfigError(problems)
     try:
         with initialize_config_dir(config_dir=str(conf_dir), version_base="1.3"):
             # ++ sets a key whether or not the YAML already names it; the schema knows which keys exist.
             composed = compose("config", [_forced(text, conf_dir) for text in _with_experiment(overrides)])
-        values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        values = _resolved(composed)
     except MissingMandatoryValue as error:
         raise ConfigError([Problem(str(error.full_key), None, "this key is required", "add it")]) from error
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
@@ -115,8 +138,25 @@ def _with_experiment(overrides: Sequence[str]) -> list[str]:
     given = dict(text.split("=", 1) for text in overrides if "=" in text)
     if "experiment" in given:
         return list(overrides)
-    fitting = {"tiny": "embedded", "local": "custom"}.get(given.get("model", "tiny"), "mel_paper")
+    fitting = _FITTING_EXPERIMENT.get(given.get("model", "tiny"), "paper_scale")
     return [f"experiment={fitting}", *overrides]
+
+
+def _resolved(composed: Any) -> Any:
+    """Plain values over the schema's defaults, so that an interpolation may name a key that no YAML states.
+
+    Raises:
+        MissingMandatoryValue: a value is `???`.
+    """
+    given = OmegaConf.to_container(composed, resolve=False)
+    return OmegaConf.to_container(OmegaConf.create(_over(defaults(), given)), resolve=True, throw_on_missing=True)
+
+
+def _over(below: Any, above: Any) -> Any:
+    """`above` where it says something, `below` elsewhere, section by section."""
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    return {**below, **{key: _over(below.get(key), value) for key, value in above.items()}}
 
 
 def _expand_benchmarks(values: Any, conf_dir: Path) -> None:
@@ -135,7 +175,7 @@ def _expand_benchmarks(values: Any, conf_dir: Path) -> None:
             continue
         if entry not in known:
             why = f"there is no such benchmark; there are: {', '.join(known)}"
-            raise ConfigError([Problem("eval.benchmarks", entry, why, _did_you_mean(entry, known))])
+            raise ConfigError([Problem("eval.benchmarks", entry, why, _did_you_mean(entry, known, otherwise=""))])
         source = yaml.safe_load((conf_dir / "benchmark" / f"{entry}.yaml").read_text())
         expanded.append({"name": entry, "source": source})
     section["benchmarks"] = expanded
@@ -147,6 +187,7 @@ def continued_config(stored: Path, overrides: Sequence[str], conf_dir: Path = CO
     Raises:
         ConfigError: an override is wrong or names a group, or the stored file cannot be read.
     """
+    overrides = _understood(overrides)
     if problems := _override_problems(overrides, conf_dir):
         raise ConfigError(problems)
     try:
@@ -159,7 +200,7 @@ def continued_config(stored: Path, overrides: Sequence[str], conf_dir: Path = CO
                     [Problem(override.key_or_group, override.value(), why, "leave it out, or start a new run")]
                 )
             OmegaConf.update(values, override.key_or_group, override.value(), force_add=True)
-        plain = OmegaConf.to_container(values, resolve=True)
+        plain = _resolved(values)
     except (OSError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError([Problem(str(stored), None, f"cannot be read ({error})")]) from error
     _expand_benchmarks(plain, conf_dir)

@@ -1,4 +1,4 @@
-"""From configuration to the plan of a run: pools, actors, what each asks of Ray, and the batch arithmetic."""
+"""From configuration to the plan of a run: pools, what their actors ask of Ray, batch arithmetic, disk space."""
 
 from dataclasses import dataclass
 
@@ -7,17 +7,23 @@ from mel_ray.config.schema import Config
 
 @dataclass(frozen=True, slots=True)
 class PoolPlan:
-    """`cpus` and `gpus` per actor, as asked of Ray."""
+    """A pool of equal actors; `name` also begins the names of its actors and logs.
+
+    Of each actor: `cpus` and `gpus` as asked of Ray, and the `threads` its libraries may use.
+    """
 
     name: str
     kind: str
     actors: int
     cpus: float
-    gpus: int
+    gpus: int = 0
+    threads: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
+    """Pools without actors are left out."""
+
     pools: tuple[PoolPlan, ...]
     trajectories: int
     trajectories_per_update: int
@@ -30,23 +36,54 @@ class Plan:
     def gpus(self) -> int:
         return sum(pool.actors * pool.gpus for pool in self.pools)
 
+    def pool(self, name: str) -> PoolPlan:
+        """
+        Raises:
+            KeyError: the run has no such pool.
+        """
+        return {pool.name: pool for pool in self.pools}[name]
+
+    def __contains__(self, name: str) -> bool:
+        return any(pool.name == name for pool in self.pools)
+
 
 def make_plan(config: Config) -> Plan:
-    """What a run will start; `--check` prints it, the pools are built from the same configuration."""
+    """What a run starts: `--check` prints it, and the pools are built from it.
+
+    The names are `rollout`, `verifier`, `experience`, `policy` and, where the experience pool has engines of its own,
+    `experience-engine`.
+    """
     cluster = config.cluster
-    is_cuda = cluster.device == "cuda"
-    engine = "vLLM, in process" if cluster.rollout.in_process else "vLLM AsyncLLM"
-    engine_gpus = cluster.rollout.tensor_parallel if is_cuda else 0
-    borrowed = "borrows the rollout pool's engines" if not cluster.experience.engines else "own engines"
-    pools = [
-        PoolPlan("rollout", engine, cluster.rollout.engines, cluster.rollout.cpus, engine_gpus),
-        PoolPlan("verifier", "Math-Verify in killable processes", cluster.verifier.actors, cluster.verifier.cpus, 0),
-        PoolPlan("experience", borrowed, cluster.experience.actors, cluster.experience.cpus, 0),
-        PoolPlan("policy", "DeepSpeed ZeRO-3", cluster.policy.ranks, cluster.policy.cpus, int(is_cuda)),
-    ]
-    if config.mel.enabled and cluster.experience.engines:
-        pools.insert(
-            3, PoolPlan("experience engines", engine, cluster.experience.engines, cluster.rollout.cpus, engine_gpus)
-        )
+    is_cuda, rollout = cluster.device == "cuda", cluster.rollout
+
+    def engines(name: str, count: int) -> PoolPlan:
+        kind = "vLLM, in process" if rollout.in_process else "vLLM AsyncLLM"
+        gpus = rollout.tensor_parallel if is_cuda else 0
+        return PoolPlan(name, kind, count, rollout.cpus, gpus, rollout.threads)
+
+    lent = "own engines" if cluster.experience.engines else "borrows the rollout pool's engines"
+    policy = cluster.policy
+    pools = (
+        engines("rollout", rollout.engines),
+        PoolPlan("verifier", "Math-Verify in killable processes", cluster.verifier.actors, cluster.verifier.cpus),
+        PoolPlan("experience", lent, cluster.experience.actors, cluster.experience.cpus),
+        engines("experience-engine", cluster.experience.engines if config.mel.enabled else 0),
+        PoolPlan("policy", "DeepSpeed ZeRO-3", policy.ranks, policy.cpus, int(is_cuda), policy.threads),
+    )
     trajectories = config.rollout.prompts_per_step * config.rollout.group_size
-    return Plan(tuple(pools), trajectories, trajectories // config.algorithm.minibatches)
+    updates = config.algorithm.minibatches
+    return Plan(tuple(pool for pool in pools if pool.actors), trajectories, trajectories // updates)
+
+
+def disk_bytes(config: Config, weight_bytes: int) -> int:
+    """Disk space a run needs: its checkpoints, one more while it is written, and the export.
+
+    A checkpoint holds the weights, in float32 too where the model is in bfloat16, Adam's two moments, the second Adam
+    state of `mel.combination=separate` and the slow weights of Reptile. `weight_bytes`: size of the model's weight
+    files.
+    """
+    floats = 3
+    if config.mel.enabled:
+        floats += 2 * (config.mel.combination == "separate") + (config.mel.reptile.every > 0)
+    states = floats if config.model.dtype == "float32" else 2 * floats + 1
+    return weight_bytes * (states * (config.checkpoint.keep + 1) + 1) + (8 << 20)

@@ -7,34 +7,39 @@ from typing import Literal
 import yaml
 from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
+from mel_ray.config.section import Section
+
+_IN_WHEEL = Path(__file__).resolve().parents[1] / "conf"  # a wheel holds conf/ inside the package
+CONF_DIR = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_WHEEL.parents[1] / "conf"  # a checkout at its top
 ExperienceField = Literal["bifurcation", "critique", "heuristics"]
 
 
-class Section(BaseModel):
-    """A mandatory section of a meta-experience: its header, and the parts of M = (s*, C, H) it feeds."""
+class TemplateSection(Section):
+    """A mandatory section of a meta-experience M = (s*, C, H)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     header: str = Field(min_length=1)
+    """Line that begins the section."""
     fields: tuple[ExperienceField, ...] = Field(min_length=1)
+    """Parts of M that the section's text belongs to."""
 
 
-class MelTemplate(BaseModel):
-    """Jinja prompts of abstraction (`question`, `incorrect`, `correct`) and replay (`question`, `experience`).
+class MelTemplate(Section):
+    """Prompts of the meta-experience loop, and what its answers must look like; chosen by `mel/template=`."""
 
-    `sections` must appear in this order, each once and not empty. Every heuristic line must match
-    `heuristic_pattern`. Where `bifurcation_pattern` is set, s* is its first group within its section.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
+    """Name in reports."""
     abstraction: str
+    """Prompt for writing a meta-experience, in Jinja, with the fields question, incorrect and correct."""
     replay: str
-    sections: tuple[Section, ...] = Field(min_length=1)
+    """Prompt for solving the question again, in Jinja, with the fields question and experience."""
+    sections: tuple[TemplateSection, ...] = Field(min_length=1)
+    """Sections that a meta-experience must have in this order, each once and not empty."""
     heuristic_pattern: str | None = None
+    """Regular expression that every line of heuristics must match; null allows any."""
     bifurcation_pattern: str | None = None
+    """Regular expression whose first group is s* within its section; null takes the whole section."""
 
 
 @lru_cache(maxsize=32)

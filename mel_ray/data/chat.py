@@ -16,9 +16,9 @@ from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
-from mel_ray.records.problems import ConfigError, Problem
 from mel_ray.config.schema import ModelConfig
 from mel_ray.records.arrays import TokenIds
+from mel_ray.records.problems import ConfigError, Problem
 
 # What a base model without a template of its own gets.
 PLAIN_TEMPLATE = (

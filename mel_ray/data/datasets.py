@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mel_ray.records.problems import ConfigError, Problem
 from mel_ray.config.schema import SourceConfig
 from mel_ray.data.question import Question
+from mel_ray.records.problems import ConfigError, Problem
 
 SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
 
@@ -58,7 +58,7 @@ def _table_questions(source: SourceConfig, path: str) -> Iterator[Question]:
                 if all(where.text(column) == str(wanted) for column, wanted in source.where.items()):
                     question = _stripped(where.text(source.question), source)
                     answer = _answer(where.text(source.answer), source)
-                    yield Question(question, answer, _tolerance(where, source))
+                    yield Question(question, answer, _tolerance(where, source), row)
         except (OSError, ValueError, IndexError, re.error, csv.Error) as error:
             why = f"cannot read {file}: {str(error).splitlines()[0]}"
             raise ConfigError([Problem(f"{path}.path", source.path, why)]) from error

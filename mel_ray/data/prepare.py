@@ -1,23 +1,19 @@
 """Everything that is made ready before Ray starts: model folder, tokenizer, prompts, benchmarks; and its problems."""
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from mel_ray.config.checks import find_problems, find_resource_problems
-from mel_ray.config.machine import this_machine
-from mel_ray.records.problems import ConfigError, Problem
 from mel_ray.config.schema import Config, SourceConfig
 from mel_ray.data.chat import ChatTokenizer
 from mel_ray.data.datasets import load
 from mel_ray.data.model_folder import locate_model
 from mel_ray.data.prompts import Rendered, render_prompts
-from mel_ray.evaluation.evaluator import Benchmark
-from mel_ray.rewards.functions import load_function
+from mel_ray.records.evaluation import Benchmark
+from mel_ray.records.problems import ConfigError, Problem
 
 T = TypeVar("T")
 
@@ -33,15 +29,6 @@ class Prepared:
     def weight_bytes(self) -> int:
         files = [*self.model_folder.glob("*.safetensors"), *self.model_folder.glob("*.bin")]
         return sum(file.stat().st_size for file in files)
-
-    def needed_bytes(self, config: Config) -> int:
-        """Disk a run needs: weights, two moments and what else an update remembers in float32 per checkpoint, the
-        export."""
-        floats = 3
-        if config.mel.enabled:
-            floats += 2 * (config.mel.combination == "separate") + (config.mel.reptile.every > 0)
-        states = floats if config.model.dtype == "float32" else 2 * floats + 1
-        return self.weight_bytes * (states * (config.checkpoint.keep + 1) + 1) + (8 << 20)
 
 
 def _attempt(make: Callable[[], T], problems: list[Problem]) -> T | None:
@@ -95,32 +82,9 @@ def prepare(config: Config, with_training_data: bool = True) -> Prepared:
         problems.append(
             Problem("model.max_context", config.model.max_context, why, "lower it, and the max_tokens keys")
         )
-    if config.reward.function:
-        try:
-            load_function(config.reward.function)
-        except ValueError as error:
-            problems.append(Problem("reward.function", config.reward.function, str(error), "see docs/rewards.md"))
     if with_training_data and train and len(train.prompts) < config.rollout.prompts_per_step:
         why = f"the dataset has only {len(train.prompts)} usable questions"
         problems.append(Problem("rollout.prompts_per_step", config.rollout.prompts_per_step, why, "lower it"))
     if problems or train is None:
         raise ConfigError(problems)
     return Prepared(folder, tokenizer, train, tuple(benchmarks))
-
-
-def checked_and_prepared(config: Config, with_training_data: bool = True) -> Prepared:
-    """Everything ready, or every problem of configuration, machine, model and data at once.
-
-    Raises:
-        ConfigError: with all of them. A cluster's resources (RAY_ADDRESS) are checked once it is connected.
-    """
-    problems = find_problems(config)
-    if not os.environ.get("RAY_ADDRESS"):
-        problems += find_resource_problems(config, this_machine())
-    try:
-        prepared = prepare(config, with_training_data)
-    except ConfigError as error:
-        raise ConfigError([*problems, *error.problems]) from error
-    if problems:
-        raise ConfigError(problems)
-    return prepared

@@ -28,7 +28,14 @@ def render_prompts(
         token_ids = tokenizer.prompt_ids(render(template, question=question.question))
         if len(token_ids) <= max_tokens:
             prompts.append(
-                Prompt(question.question_id, question.question, question.answer, token_ids, question.tolerance)
+                Prompt(
+                    question.question_id,
+                    question.question,
+                    question.answer,
+                    token_ids,
+                    question.tolerance,
+                    question.columns,
+                )
             )
     return Rendered(tuple(prompts), len(questions) - len(prompts), rows or len(questions))
 

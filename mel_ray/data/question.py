@@ -1,7 +1,9 @@
 """A question of a dataset, before it is rendered for a model."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -9,6 +11,7 @@ class Question:
     question: str
     answer: str
     tolerance: float = 0.0
+    columns: Mapping[str, Any] = field(default_factory=dict)  # the dataset's row
 
     @property
     def question_id(self) -> str:

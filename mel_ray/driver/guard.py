@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 
-from mel_ray.records.exploration import Exploration
+from mel_ray.records.row import Explored, attempts
 from mel_ray.records.verdict import Verdict
 
 WINDOW = 1000
@@ -21,12 +21,12 @@ class FailureGuard:
         self._limit = max_failure_rate
         self._recent: deque[Verdict] = deque(maxlen=WINDOW)
 
-    def watch(self, explored: Sequence[Exploration]) -> None:
+    def watch(self, explored: Sequence[Explored]) -> None:
         """
         Raises:
             VerifierFailure: the share of failed judgements is above the limit.
         """
-        self._recent.extend(verdict for one in explored for verdict in one.verdict.verdicts)
+        self._recent.extend(row.verdict for one in explored for row in attempts(one) if row.verdict)
         failed = [verdict for verdict in self._recent if verdict.has_failed]
         if len(self._recent) < ENOUGH or len(failed) <= self._limit * len(self._recent):
             return

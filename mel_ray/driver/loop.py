@@ -1,78 +1,99 @@
-"""The training loop: evaluate, step, checkpoint, until the steps are done."""
+"""The training loop: one verb a line."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from typing import Protocol
 
 from mel_ray.config.schema import Config
-from mel_ray.run.checkpoints import Checkpoints
-from mel_ray.evaluation.evaluator import Benchmark, Evaluator
-from mel_ray.records.ports import Journals, Policy, Sink
-from mel_ray.driver.state import DriverState
-from mel_ray.driver.step import Stepper
-from mel_ray.records.ledger import Ledger
-from mel_ray.records.report import EvalReport, StepReport
+from mel_ray.driver.buffer import Buffer
+from mel_ray.driver.guard import FailureGuard
+from mel_ray.driver.learner import Learner
+from mel_ray.driver.metrics import Clock, step_metrics
+from mel_ray.driver.state import RunState
+from mel_ray.records.evaluation import Benchmark
+from mel_ray.records.ports import Data, Engines, Evaluation, Journals, Publisher, Sink
+from mel_ray.records.reports import StepReport
+from mel_ray.records.row import count_fates
 
 
-@dataclass(slots=True)
-class Progress:
-    """What has happened so far; readable at any time, also after an interruption."""
-
-    state: DriverState
-    evaluations: list[EvalReport] = field(default_factory=list)
-    last: StepReport | None = None
-
-    def add(self, report: StepReport, position: int, version: int) -> None:
-        ledger: Ledger = self.state.ledger + report.ledger
-        self.state = DriverState(report.step, position, version, ledger)
-        self.last = report
+class Checkpoints(Protocol):
+    async def save(self, state: RunState) -> None: ...
 
 
 class Loop:
-    def __init__(
-        self,
-        cfg: Config,
-        stepper: Stepper,
-        policy: Policy,
-        evaluator: Evaluator,
-        benchmarks: Sequence[Benchmark],
-        journals: Journals,
-        checkpoints: Checkpoints,
-        sinks: Sequence[Sink],
-        progress: Progress,
-    ) -> None:
-        self.cfg, self.stepper, self.policy = cfg, stepper, policy
-        self.evaluator, self.benchmarks, self.checkpoints = evaluator, benchmarks, checkpoints
-        self.journals = journals
-        self.sinks, self.progress = sinks, progress
+    """Explore, learn, publish, report, until the steps are done; evaluate and save where it is due."""
 
-    async def run(self) -> None:
-        first, last = self.progress.state.step + 1, self.cfg.run.steps
-        self.stepper.version = self.progress.state.version
-        await self.policy.publish(self.stepper.version)  # the engines start from the trainer's very weights
+    def __init__(
+        self, cfg: Config, state: RunState, data: Data, buffer: Buffer, learner: Learner, publisher: Publisher,
+        engines: Engines,
+    ) -> None:  # fmt: skip
+        self.cfg, self.state, self.data = cfg, state, data
+        self.buffer, self.learner, self.publisher, self.engines = buffer, learner, publisher, engines
+        self.guard = FailureGuard(cfg.reward.max_failure_rate)
+
+    async def run(self, watch: "Watch") -> None:
+        """From the state's step to the last; the engines begin with the trainer's very weights."""
+        first, last = self.state.step + 1, self.cfg.run.steps
+        await self.publisher.publish(self.state.version)
         if first == 1 and self.cfg.eval.before:
-            await self.evaluate(0)
+            await watch.evaluate(0)
         for step in range(first, last + 1):
-            report = await self.stepper.step(step)
-            self.progress.add(report, self.stepper.data.position, self.stepper.version)
-            for sink in self.sinks:
-                sink.step(report)
-            if self._is_due(self.cfg.eval.every, step) and step < last:
-                await self.evaluate(step)
-            if self._is_due(self.cfg.checkpoint.every, step) and step < last:
-                await self.checkpoints.save(self.progress.state)
-        await self.checkpoints.save(self.progress.state)  # before anything else can fail
+            watch.report(await self.step(step))
+            if _is_due(self.cfg.eval.every, step) and step < last:
+                await watch.evaluate(step)
+            if _is_due(self.cfg.checkpoint.every, step) and step < last:
+                await watch.save()
+        await watch.save()  # before anything else can fail
         if self.cfg.eval.after:
-            await self.evaluate(last)
+            await watch.evaluate(last)
+
+    async def step(self, step: int) -> StepReport:
+        clock = Clock()
+        explored = await self.buffer.take(step)
+        clock.lap("time/explore")
+        self.guard.watch(explored)
+        busy_share = await self.engines.busy_share()
+        learned = await self.learner.learn(step, explored)
+        clock.lap("time/train")
+        version = self.state.version + learned.update.moved
+        try:
+            if learned.update.moved:
+                await self.publisher.publish(version)
+            clock.lap("time/publish")
+        finally:
+            await learned.recording
+        clock.lap("time/archive")
+        ledger = count_fates(learned.rows)
+        self.state.finish_step(step, self.data.position, version, ledger)
+        metrics = step_metrics(learned, ledger, self.cfg.algorithm.minibatches) | clock.total("time/step")
+        metrics |= {"engine/busy_share": busy_share, "policy/lr": learned.settings.lr, "policy/version": float(version)}
+        return StepReport(step, metrics, ledger)
+
+
+class Watch:
+    """What a run leaves behind besides weights: reports to the sinks, evaluations, checkpoints."""
+
+    def __init__(
+        self, state: RunState, evaluation: Evaluation, benchmarks: Sequence[Benchmark], journals: Journals,
+        checkpoints: Checkpoints, sinks: Sequence[Sink],
+    ) -> None:  # fmt: skip
+        self._state, self._evaluation, self._benchmarks, self._journals = state, evaluation, benchmarks, journals
+        self._checkpoints, self._sinks = checkpoints, sinks
+
+    def report(self, report: StepReport) -> None:
+        for sink in self._sinks:
+            sink.step(report)
 
     async def evaluate(self, step: int) -> None:
-        for benchmark in self.benchmarks:
-            journal = self.journals.open(benchmark.name, step)
-            report = await self.evaluator.evaluate(benchmark, step, journal)
+        for benchmark in self._benchmarks:
+            journal = self._journals.open(benchmark.name, step)
+            report = await self._evaluation.evaluate(benchmark, step, journal)
             await journal.close()
-            self.progress.evaluations.append(report)
-            for sink in self.sinks:
+            for sink in self._sinks:
                 sink.evaluation(report)
 
-    @staticmethod
-    def _is_due(every: int, step: int) -> bool:
-        return every > 0 and step % every == 0
+    async def save(self) -> None:
+        await self._checkpoints.save(self._state)
+
+
+def _is_due(every: int, step: int) -> bool:
+    return every > 0 and step % every == 0

@@ -1,24 +1,18 @@
-"""From explorations, batch and update to the stable metric names of docs/metrics.md."""
+"""From the rows of a step and its update to the stable metric names of docs/metrics.md."""
 
 import time
 from collections import Counter
 from collections.abc import Sequence
 
-from mel_ray.records.exploration import Exploration
-from mel_ray.records.ledger import DraftFate, TrajectoryFate
-from mel_ray.records.report import UpdateReport
+from mel_ray.driver.learner import Learned
+from mel_ray.policy.rows import advantage_spread
+from mel_ray.records.ledger import DraftFate, Ledger, TrajectoryFate
+from mel_ray.records.row import Row, attempts, correct, drafts, incorrect
 from mel_ray.records.verdict import Outcome
-from mel_ray.policy.batch import Batch, Lessons
 
 
 def _share(count: float, total: float) -> float:
     return count / total if total else 0.0
-
-
-def _experience_tokens(explored: Sequence[Exploration]) -> int:
-    drafts = [draft for one in explored for draft in one.drafts]
-    written = sum(draft.draft.facts.completion_tokens for draft in drafts)
-    return written + sum(d.replay.group.facts.completion_tokens for d in drafts if d.replay)
 
 
 class Clock:
@@ -36,54 +30,50 @@ class Clock:
         return self._laps | {name: time.monotonic() - self._started}
 
 
-def step_metrics(
-    explored: Sequence[Exploration], lessons: Lessons, batch: Batch, update: UpdateReport
-) -> dict[str, float]:
+def _by_question(rows: Sequence[Row]) -> list[list[Row]]:
+    questions: dict[object, list[Row]] = {}
+    for row in rows:
+        questions.setdefault(row.ref, []).append(row)
+    return list(questions.values())
+
+
+def step_metrics(learned: Learned, ledger: Ledger, minibatches: int) -> dict[str, float]:
     """Metrics of a step but for its timings, over everything that was asked. Shares are in [0, 1], lengths in
-    tokens."""
-    verdicts = [verdict for one in explored for verdict in one.verdict.verdicts]
-    outcomes = Counter(verdict.outcome for verdict in verdicts)
-    rewards = [verdict.reward for verdict in verdicts if verdict.reward is not None]
-    facts = [one.group.facts for one in explored]
-    lengths = [length for fact in facts for length in fact.lengths]
-    drafts = [draft for one in explored for draft in one.drafts]
-    fates = Counter(draft.fate for draft in drafts)
-    replayed = [draft for draft in drafts if draft.replay is not None]
-    kept = fates[DraftFate.TRAINED]
-    replay_rewards = [
-        reward
-        for draft in replayed
-        if draft.replay_verdict
-        for reward in draft.replay_verdict.rewards
-        if reward is not None
-    ]
+    tokens. `minibatches` are those that the configuration asks for."""
+    tried, drafted, lessons = attempts(learned.rows), drafts(learned.rows), learned.lessons
+    groups = _by_question(tried)
+    outcomes = Counter(row.verdict.outcome for row in tried if row.verdict)
+    rewards = [row.verdict.reward for row in tried if row.verdict and row.verdict.reward is not None]
+    lengths = [row.tokens for row in tried]
+    replays = [replay for draft in drafted for replay in draft.replays]
+    replay_rewards = [row.verdict.reward for row in replays if row.verdict and row.verdict.reward is not None]
+    kept = sum(draft.is_proven for draft in drafted)
+    mixed = [group for group in groups if correct(group) and incorrect(group)]
+    all_correct = [group for group in groups if correct(group) and not incorrect(group)]
+    trained = ledger.trajectories.get(TrajectoryFate.TRAINED, 0) + ledger.drafts.get(DraftFate.TRAINED, 0)
     metrics = {
         "reward/mean": _share(sum(rewards), len(rewards)),
-        "group/mixed_share": _share(sum(one.verdict.is_mixed for one in explored), len(explored)),
-        "group/all_correct_share": _share(
-            sum(bool(one.verdict.correct) and not one.verdict.incorrect for one in explored), len(explored)
-        ),
+        "group/mixed_share": _share(len(mixed), len(groups)),
+        "group/all_correct_share": _share(len(all_correct), len(groups)),
         "rollout/length_mean": _share(sum(lengths), len(lengths)),
         "rollout/length_max": float(max(lengths, default=0)),
-        "rollout/truncated_share": _share(
-            sum(reason == "length" for fact in facts for reason in fact.finish_reasons), len(lengths)
-        ),
-        "mel/pairs": float(len(drafts)),
-        "mel/parsed": float(len(replayed)),
+        "rollout/truncated_share": _share(sum(row.finish_reason == "length" for row in tried), len(tried)),
+        "mel/pairs": float(len(drafted)),
+        "mel/parsed": float(sum(bool(draft.replays) for draft in drafted)),
         "mel/kept": float(kept),
-        "mel/retention": _share(kept, len(drafts)),
+        "mel/retention": _share(kept, len(drafted)),
         "mel/weight": lessons.weight,
         "mel/past": float(len(lessons.past)),
         "mel/replay_reward": _share(sum(replay_rewards), len(replay_rewards)),
-        "advantage/spread": batch.advantage_spread,
-        "batch/trained_sequences": float(batch.ledger.trajectories.get(TrajectoryFate.TRAINED, 0) + kept),
-        "batch/questions": float(len(explored)),
+        "advantage/spread": advantage_spread(learned.rows),
+        "batch/trained_sequences": float(trained),
+        "batch/questions": float(len(groups)),
         "batch/filtered_share": _share(
-            batch.ledger.trajectories.get(TrajectoryFate.FILTERED, 0), batch.ledger.sampled_trajectories
+            ledger.trajectories.get(TrajectoryFate.FILTERED, 0), ledger.sampled_trajectories
         ),
-        "batch/skipped_minibatches": float(batch.skipped_minibatches),
+        "batch/skipped_minibatches": float(minibatches - learned.minibatches),
         "tokens/rollout": float(sum(lengths)),
-        "tokens/experience": float(_experience_tokens(explored)),
+        "tokens/experience": float(sum(row.tokens for row in (*drafted, *replays))),
     }
-    metrics |= {f"verdict/{outcome.value}": _share(outcomes[outcome], len(verdicts)) for outcome in Outcome}
-    return metrics | dict(update.metrics)
+    metrics |= {f"verdict/{outcome.value}": _share(outcomes[outcome], len(tried)) for outcome in Outcome}
+    return metrics | dict(learned.update.metrics)

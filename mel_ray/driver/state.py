@@ -1,4 +1,7 @@
-"""What the driver must remember to continue a run: steps done, position in the data, version, ledger."""
+"""What a run must remember to continue.
+
+The one owner of steps done, data position, weight version, buffer and ledger.
+"""
 
 import json
 from dataclasses import dataclass, field
@@ -6,25 +9,37 @@ from pathlib import Path
 
 from mel_ray.records.ledger import Ledger
 
+FILE = "driver.json"
 
-@dataclass(frozen=True, slots=True)
-class DriverState:
-    """`step` is the last finished step; `position` the number of prompts taken so far."""
+
+@dataclass(slots=True)
+class RunState:
+    """`step` is the last finished step; `position` the number of prompts taken by then; `version` that of the weights.
+
+    Nothing is explored ahead at capacity 0, so `buffered` batches are none. Readable at any time, also after an
+    interruption: it changes when a step is complete.
+    """
 
     step: int = 0
     position: int = 0
     version: int = 0
+    buffered: int = 0
     ledger: Ledger = field(default_factory=Ledger)
 
-    def write(self, file: Path) -> None:
-        data = {"step": self.step, "position": self.position, "version": self.version, "ledger": self.ledger.as_dict()}
-        file.write_text(json.dumps(data))
+    def finish_step(self, step: int, position: int, version: int, ledger: Ledger) -> None:
+        self.step, self.position, self.version, self.ledger = step, position, version, self.ledger + ledger
+
+    def write(self, folder: Path) -> None:
+        data = {"step": self.step, "position": self.position, "version": self.version, "buffered": self.buffered,
+                "ledger": self.ledger.as_dict()}  # fmt: skip
+        (folder / FILE).write_text(json.dumps(data))
 
     @classmethod
-    def read(cls, file: Path) -> "DriverState":
+    def read(cls, folder: Path) -> "RunState":
         """
         Raises:
             ValueError, KeyError, OSError: the file is missing or damaged.
         """
-        data = json.loads(file.read_text())
-        return cls(data["step"], data["position"], data["version"], Ledger.from_dict(data["ledger"]))
+        data = json.loads((folder / FILE).read_text())
+        ledger = Ledger.from_dict(data["ledger"])
+        return cls(data["step"], data["position"], data["version"], data.get("buffered", 0), ledger)

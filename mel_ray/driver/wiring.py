@@ -1,26 +1,43 @@
-"""From configuration to a running system: connects to Ray and builds the four pools."""
+"""From configuration to a running system: connects to Ray, builds the pools from the plan, and joins the parts.
+
+The only file that knows all rooms; commands, tests, studies and benchmarks get their parts here.
+"""
 
 import asyncio
-import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import ray
 
+from mel_ray.actors.store import RayStore
 from mel_ray.config.checks import find_resource_problems
 from mel_ray.config.machine import Machine, this_machine
-from mel_ray.records.problems import ConfigError, Problem
+from mel_ray.config.plan import make_plan
 from mel_ray.config.schema import Config
-from mel_ray.policy.settings import EngineSettings, PolicySettings
+from mel_ray.data.prompts import PromptStream
+from mel_ray.driver.buffer import Buffer
+from mel_ray.driver.explorer import Explorer
+from mel_ray.driver.learner import Learner
+from mel_ray.driver.loop import Loop
+from mel_ray.driver.state import RunState
+from mel_ray.evaluation.evaluator import Evaluator
 from mel_ray.mel.experience_actor import ExperiencePool
-from mel_ray.policy.policy_pool import PolicyPool, weight_transport
-from mel_ray.rollout.engine_pool import AllEngines, EnginePool, RolloutPool
+from mel_ray.mel.memory import Memory
+from mel_ray.policy.policy_pool import PolicyPool
+from mel_ray.policy.settings import PolicySettings
+from mel_ray.records.ports import Archive
+from mel_ray.records.problems import ConfigError
+from mel_ray.records.trajectory import Prompt
 from mel_ray.rewards.verifier_actor import VerifierPool
+from mel_ray.rollout.engine_pool import AllEngines, EnginePool, RolloutPool
+from mel_ray.rollout.settings import EngineSettings
+from mel_ray.weights.publisher import WeightPublisher
+from mel_ray.weights.registry import TRANSPORTS, transport_of
 
 OBJECT_STORE_BYTES = 512 << 20  # of a local cluster; trajectories are small
 
@@ -40,10 +57,10 @@ def connected_to_ray(config: Config) -> Iterator[None]:
             found = ray.cluster_resources()
             cluster = Machine(found.get("CPU", 0), found.get("GPU", 0), is_cluster=True)
             problems = find_resource_problems(config, cluster)
-            nodes = sum(node["Alive"] for node in ray.nodes())
-            if nodes > 1 and weight_transport(config.cluster) == "shm":
-                why = f"shared memory does not reach the {nodes} nodes of this cluster"
-                problems.append(Problem("cluster.weight_transfer", config.cluster.weight_transfer, why, "use gloo"))
+            nodes, transport = sum(node["Alive"] for node in ray.nodes()), transport_of(config.cluster)
+            if nodes > 1 and not TRANSPORTS[transport].reaches_nodes:
+                what = f"the {nodes} nodes of this cluster"
+                problems.append(TRANSPORTS[transport].reach_problem(config.cluster.weight_transfer, what))
             if problems:
                 raise ConfigError(problems)
         else:
@@ -60,106 +77,89 @@ def connected_to_ray(config: Config) -> Iterator[None]:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def engine_settings(config: Config, model_folder: Path) -> EngineSettings:
-    pool = config.cluster.rollout
-    return EngineSettings(
-        model=str(model_folder),
-        dtype=config.model.dtype,
-        max_context=config.model.max_context,
-        device=config.cluster.device,
-        tensor_parallel=pool.tensor_parallel,
-        max_sequences=pool.max_sequences,
-        memory_share=pool.memory_share,
-        kv_cache_mib=pool.kv_cache_mib,
-        in_process=pool.in_process,
-        transport=weight_transport(config.cluster),
-        seed=config.run.seed,
-    )
+class Startable(Protocol):
+    async def ready(self) -> None: ...
 
-
-def policy_settings(config: Config, model_folder: Path) -> PolicySettings:
-    pool, algorithm = config.cluster.policy, config.algorithm
-    return PolicySettings(
-        model=str(model_folder),
-        dtype=config.model.dtype,
-        device=config.cluster.device,
-        temperature=config.rollout.temperature,
-        attention=pool.attention,
-        gradient_checkpointing=pool.gradient_checkpointing,
-        head_pieces=math.ceil(max(pool.token_budget, config.model.max_context) / pool.logprob_chunk),
-        threads=pool.threads,
-        weight_decay=algorithm.weight_decay,
-        betas=algorithm.betas,
-        max_grad_norm=algorithm.max_grad_norm,
-        has_reference=algorithm.kl.coefficient > 0,
-        has_slow_weights=config.mel.enabled and config.mel.reptile.every > 0,
-    )
+    def kill(self) -> None: ...
 
 
 class SamplingPools:
-    """Rollout and verifier pools alone, for an evaluation."""
+    """Engines and verifiers alone: what an evaluation needs."""
 
     def __init__(self, config: Config, model_folder: Path, logs: Path | None) -> None:
-        cluster, settings = config.cluster, engine_settings(config, model_folder)
-        self._engines = EnginePool("rollout", settings, config.model, cluster, cluster.rollout.engines, logs)
-        self.verifier = VerifierPool(cluster, config.reward, logs)
-        self.rollout = RolloutPool(self._engines, cluster.deadlines.generate)
+        self.config, self._model_folder, self._logs = config, model_folder, logs
+        self.plan, self.store, cluster = make_plan(config), RayStore(), config.cluster
+        self._rollout_engines = self._engine_pool("rollout")
+        self.rollout = RolloutPool(self._rollout_engines, cluster.deadlines.generate)
+        self.rewards = VerifierPool(self.plan.pool("verifier"), cluster, config.reward, logs)
+        self.evaluator = Evaluator(config, self.rollout, self.rewards)
+
+    def _engine_pool(self, name: str) -> EnginePool:
+        config = self.config
+        settings = EngineSettings.of(config, self._model_folder)
+        return EnginePool(self.plan.pool(name), settings, config.model, config.cluster, self._logs)
 
     async def ready(self) -> None:
-        await asyncio.gather(self._engines.ready(), self.verifier.ready())
-
-    def kill(self) -> None:
-        """End every actor at once."""
-        for actor in (*(engine.actor for engine in self._engines.engines), *self.verifier.actors):
-            ray.kill(actor)
-
-
-class Pools:
-    """The four pools, started together; `ready` waits for all of them."""
-
-    def __init__(self, config: Config, model_folder: Path, logs: Path | None) -> None:
-        cluster, settings = config.cluster, engine_settings(config, model_folder)
-        rollout_engines = EnginePool("rollout", settings, config.model, cluster, cluster.rollout.engines, logs)
-        lent, pools = rollout_engines, [rollout_engines]
-        if config.mel.enabled and cluster.experience.engines:
-            count = cluster.experience.engines
-            lent = EnginePool("experience-engine", settings, config.model, cluster, count, logs)
-            pools.append(lent)
-        self._engine_pools = pools
-        self.engines = AllEngines(pools)
-        self.policy = PolicyPool(cluster, policy_settings(config, model_folder), cluster.rollout.tensor_parallel, logs)
-        self.verifier = VerifierPool(cluster, config.reward, logs)
-        self._experience = partial(ExperiencePool, folder=model_folder, engines=lent, logs=logs)
-        self.experience = self._experience(config)
-        self.rollout = RolloutPool(rollout_engines, cluster.deadlines.generate)
+        await asyncio.gather(self._rollout_engines.ready(), self.rewards.ready())
 
     def kill(self) -> None:
         """End every actor at once, for those who keep Ray running."""
-        for actor in (
-            *(engine.actor for engine in self.engines.engines),
-            *self.policy.actors,
-            *self.verifier.actors,
-            *self.experience.actors,
-        ):
-            ray.kill(actor)
+        self._rollout_engines.kill()
+        self.rewards.kill()
 
-    async def renew_experience(self, config: Config) -> None:
-        """Go on with other options of the meta-experience loop, on the same engines."""
-        for actor in self.experience.actors:
-            ray.kill(actor)
-        self.experience = self._experience(config)
-        await self.experience.ready()
+
+class Pools(SamplingPools):
+    """The four pools; `ready` starts them together and publishes nothing yet."""
+
+    def __init__(self, config: Config, model_folder: Path, logs: Path | None) -> None:
+        super().__init__(config, model_folder, logs)
+        self._engine_pools = [self._rollout_engines]
+        if "experience-engine" in self.plan:
+            self._engine_pools.append(self._engine_pool("experience-engine"))
+        self.engines = AllEngines(self._engine_pools)
+        self.experience = self._experience_pool(config)
+        settings, cluster = PolicySettings.of(config, model_folder), config.cluster
+        self.policy = PolicyPool(self.plan.pool("policy"), settings, cluster.deadlines, logs)
+        self.publisher = WeightPublisher(
+            self.policy, self.engines, transport_of(cluster), cluster.rollout.tensor_parallel
+        )
+
+    def _experience_pool(self, config: Config) -> ExperiencePool:
+        plan, lent = self.plan.pool("experience"), self._engine_pools[-1]
+        return ExperiencePool(plan, config, self._model_folder, lent, self._logs)
+
+    @property
+    def _all(self) -> list[Startable]:
+        return [*self._engine_pools, self.policy, self.rewards, self.experience]
 
     async def ready(self, checkpoint: Path | None = None) -> None:
         """Wait until every actor has loaded, restore the policy, and connect it to the engines."""
         async with asyncio.TaskGroup() as starting:
-            for ready in (
-                *(pool.ready() for pool in self._engine_pools),
-                self.policy.ready(),
-                self.verifier.ready(),
-                self.experience.ready(),
-            ):
-                starting.create_task(ready)
+            for pool in self._all:
+                starting.create_task(pool.ready())
         if checkpoint is not None:
             await self.policy.load(checkpoint)
-        await self.policy.connect(self.engines)
+        await self.publisher.connect()
+
+    async def renew_experience(self, config: Config) -> None:
+        """Go on with other options of the meta-experience loop, on the same engines."""
+        self.experience.kill()
+        self.experience = self._experience_pool(config)
+        await self.experience.ready()
+
+    def kill(self) -> None:
+        for pool in self._all:
+            pool.kill()
+
+
+def make_loop(
+    config: Config, pools: Pools, prompts: Sequence[Prompt], archive: Archive, state: RunState | None = None
+) -> Loop:
+    """The training loop over pools that are ready, from a state on (by default the beginning)."""
+    state = state or RunState()
+    data = PromptStream(prompts, config.run.seed, state.position)
+    explorer = Explorer(config, data, pools.rollout, pools.rewards, pools.experience)
+    options = config.mel.memory
+    memory = Memory(options.size, options.max_age, config.run.seed, pools.store)
+    learner = Learner(config, pools.policy, memory, archive)
+    return Loop(config, state, data, Buffer(explorer.batch), learner, pools.publisher, pools.engines)

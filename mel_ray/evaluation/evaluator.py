@@ -5,30 +5,23 @@ a journal already knows is not asked again.
 """
 
 import asyncio
-from dataclasses import dataclass
 
 from mel_ray.config.schema import Config
-from mel_ray.records.ports import Journal, Rollout, Verifier
-from mel_ray.records.evaluation import Answered, QuestionResult
-from mel_ray.records.report import EvalReport
+from mel_ray.evaluation.scores import summarise_results
+from mel_ray.records.evaluation import Answered, Benchmark, QuestionResult
+from mel_ray.records.ports import Journal, Rewards, Rollout
+from mel_ray.records.reports import EvalReport
 from mel_ray.records.seeds import derive_seed
 from mel_ray.records.trajectory import Prompt, Sampling
-from mel_ray.evaluation.scores import summarise_results
 
 NOTHING = Answered((), (), ())
-
-
-@dataclass(frozen=True, slots=True)
-class Benchmark:
-    name: str
-    prompts: tuple[Prompt, ...]
 
 
 class Evaluator:
     """Pass@1 at temperature 0; Avg@n and Pass@k at `eval.temperature` (MEL's protocol: n = k = 8 at 0.6)."""
 
-    def __init__(self, cfg: Config, rollout: Rollout, verifier: Verifier) -> None:
-        self._cfg, self._rollout, self._verifier = cfg, rollout, verifier
+    def __init__(self, cfg: Config, rollout: Rollout, rewards: Rewards) -> None:
+        self._cfg, self._rollout, self._rewards = cfg, rollout, rewards
         # As many questions as the engines can run at once, so that no deadline counts the time in a queue.
         pool = cfg.cluster.rollout
         self._room = asyncio.Semaphore(max(4, pool.engines * pool.max_sequences // max(1, cfg.eval.samples)))
@@ -64,7 +57,6 @@ class Evaluator:
         )
         sampling = Sampling(seeds, temperature, self._cfg.eval.max_tokens, self._cfg.eval.top_p if temperature else 1.0)
         async with self._room:
-            group = await self._rollout.generate(prompt, sampling)
-            verdict = await self._verifier.judge(group)
-        await journal.add(group, verdict, temperature)
-        return Answered.of(group.facts, verdict)
+            judged = await self._rewards.judge(await self._rollout.generate(prompt, sampling))
+        await journal.add(judged, temperature)
+        return Answered.of(judged)

@@ -5,22 +5,24 @@ Consumes judged groups; waits for the object store and one appended line each. `
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mel_ray.run.store import TRAJECTORY_SCHEMA, trajectory_rows, write_rows
-from mel_ray.run.folder import RunFolder
 from mel_ray.records.evaluation import Answered
-from mel_ray.records.exploration import GroupTicket
-from mel_ray.records.trajectory import Group
-from mel_ray.records.verdict import GroupVerdict, Outcome
+from mel_ray.records.ports import ObjectStore
+from mel_ray.records.row import Row
+from mel_ray.records.trajectory import FinishReason
+from mel_ray.records.verdict import Outcome
+from mel_ray.run.folder import RunFolder
+from mel_ray.run.store import TRAJECTORY_SCHEMA, trajectory_row, write_rows
 
 
 class FileJournal:
     """One JSON line per question and temperature; a line cut off by a crash is ignored and asked again."""
 
-    def __init__(self, file: Path, step: int = 0) -> None:
-        self.file, self._step = file, step
+    def __init__(self, file: Path, store: ObjectStore, step: int = 0) -> None:
+        self.file, self._store, self._step = file, store, step
         text = file.read_text(encoding="utf-8") if file.exists() else ""
         self._lines = [line for line in map(_parsed, text.splitlines()) if line]
         self._known = {(line["question_id"], line["temperature"]): line["rows"] for line in self._lines}
@@ -37,15 +39,15 @@ class FileJournal:
         return Answered(
             tuple(Outcome(row["verdict"]) for row in rows),
             tuple(row["tokens"] for row in rows),
-            tuple(row["finish_reason"] for row in rows),
+            tuple(FinishReason(row["finish_reason"]) for row in rows),
         )
 
-    async def add(self, group: GroupTicket, verdict: GroupVerdict, temperature: float) -> None:
-        record: Group = await group.ref
+    async def add(self, judged: Sequence[Row], temperature: float) -> None:
+        (group,) = await self._store.get([row.ref for row in judged[:1] if row.ref is not None])
         line = {
-            "question_id": record.prompt.question_id,
+            "question_id": judged[0].question_id,
             "temperature": temperature,
-            "rows": trajectory_rows(self._step, record, verdict),
+            "rows": [trajectory_row(self._step, row, group) for row in judged],
         }
         async with self._lock:
             with self.file.open("a", encoding="utf-8") as stream:
@@ -54,7 +56,7 @@ class FileJournal:
         self._known[(line["question_id"], temperature)] = line["rows"]
 
     def write_parquet(self) -> Path:
-        """All responses as one Parquet file beside the journal."""
+        """All responses as one Parquet file next to the journal."""
         rows = [row for line in self._lines for row in line["rows"]]
         target = self.file.with_suffix(".parquet")
         write_rows(target, rows, TRAJECTORY_SCHEMA)
@@ -76,10 +78,10 @@ def _parsed(line: str) -> dict[str, Any] | None:
 class RunJournals:
     """Journals of the evaluations of a training run, in its eval/ folder."""
 
-    def __init__(self, folder: RunFolder) -> None:
-        self._folder = folder
+    def __init__(self, folder: RunFolder, store: ObjectStore) -> None:
+        self._folder, self._store = folder, store
 
     def open(self, benchmark: str, step: int) -> FileJournal:
         file = self._folder.evaluations / f"step-{step:06d}-{benchmark}.jsonl"
         file.unlink(missing_ok=True)  # answers of an interrupted run came from weights that are gone
-        return FileJournal(file, step)
+        return FileJournal(file, self._store, step)

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from mel_ray.evaluation.pass_at_k import pass_at_k
 from mel_ray.records.evaluation import Answered, QuestionResult
 from mel_ray.records.verdict import Outcome
-from mel_ray.evaluation.pass_at_k import pass_at_k
 
 RESAMPLES = 2000
 Score = Callable[[QuestionResult], float]

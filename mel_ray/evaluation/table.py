@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mel_ray.records.evaluation import QuestionResult
 from mel_ray.evaluation.scores import paired_difference, question_scores, summarise_results
+from mel_ray.records.evaluation import QuestionResult
 
 
 @dataclass(frozen=True, slots=True)

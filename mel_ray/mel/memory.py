@@ -1,61 +1,58 @@
-"""The memory of past lessons in a checkpoint: only here are its refs followed.
+"""The memory of past lessons: a bounded replay buffer (beyond the paper), and its place in a checkpoint."""
 
-Consumes the memory's entries; waits for the object store and one file.
-"""
-
-import asyncio
 import pickle
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from random import Random
 
-import ray
-
-from mel_ray.mel.lesson import Memory
+from mel_ray.records.ports import ObjectStore
+from mel_ray.records.row import Ref, Row
 
 FILE = "lessons.pickle"
 
 
-class LessonMemory:
-    """Writes what the entries point to, and puts it back into an object store later."""
+class Memory:
+    """At most `size` lessons, none older than `max_age` steps; the oldest leave first.
 
-    def __init__(self, memory: Memory) -> None:
-        self._memory = memory
+    What is drawn depends on seed and step alone.
+    """
+
+    def __init__(self, size: int, max_age: int, seed: int, store: ObjectStore) -> None:
+        self._size, self._max_age, self._seed, self._store = size, max_age, seed, store
+        self.entries: list[tuple[int, Row]] = []
+
+    def add(self, step: int, lessons: Sequence[Row]) -> None:
+        self.entries = (self.entries + [(step, lesson) for lesson in lessons])[-self._size :] if self._size else []
+
+    def draw(self, step: int, count: int) -> list[Row]:
+        """Up to `count` different lessons of earlier steps."""
+        self.entries = self.entries[-self._size :] if self._size else []
+        self.entries = [(born, lesson) for born, lesson in self.entries if step - born <= self._max_age]
+        alive = [lesson for _, lesson in self.entries]
+        return Random(f"memory:{self._seed}:{step}").sample(alive, min(count, len(alive)))
 
     async def save(self, folder: Path) -> None:
-        await asyncio.to_thread(self._save, folder / FILE)
-
-    async def load(self, checkpoint: Path) -> None:
-        """Restore the entries; a checkpoint without any leaves the memory empty."""
-        if (checkpoint / FILE).exists():
-            await asyncio.to_thread(self._load, checkpoint / FILE)
-
-    def _save(self, file: Path) -> None:
-        if not self._memory.entries:
+        """Write the entries and the records their references lead to."""
+        if not self.entries:
             return
-        refs = {
-            ref for _, lesson in self._memory.entries for ref in (lesson.ref, lesson.context_ref) if ref is not None
-        }
-        numbers = {ref: number for number, ref in enumerate(refs)}
-        entries = [
-            (born, replace(lesson, ref=numbers[lesson.ref], context_ref=numbers.get(lesson.context_ref)))
-            for born, lesson in self._memory.entries
-        ]
-        with file.open("wb") as stream:
-            pickle.dump((entries, ray.get(list(refs))), stream)
+        refs = list(dict.fromkeys(ref for _, row in self.entries for ref in (row.ref, row.context) if ref is not None))
+        numbers: dict[Ref | None, Ref | None] = {ref: number for number, ref in enumerate(refs)}
+        entries = [(born, _plain(row, numbers)) for born, row in self.entries]
+        records = await self._store.get(refs)
+        with (folder / FILE).open("wb") as stream:
+            pickle.dump((entries, records), stream)
 
-    def _load(self, file: Path) -> None:
-        with file.open("rb") as stream:
+    async def load(self, folder: Path) -> None:
+        """Restore the entries; a checkpoint without any leaves the memory empty."""
+        if not (folder / FILE).exists():
+            return
+        with (folder / FILE).open("rb") as stream:
             entries, records = pickle.load(stream)  # our own checkpoint
-        refs: list[Any] = [ray.put(record) for record in records]
-        self._memory.entries = [
-            (
-                born,
-                replace(
-                    lesson,
-                    ref=refs[lesson.ref],
-                    context_ref=None if lesson.context_ref is None else refs[lesson.context_ref],
-                ),
-            )
-            for born, lesson in entries
-        ]
+        refs: dict[Ref | None, Ref | None] = {number: self._store.put(record) for number, record in enumerate(records)}
+        self.entries = [(born, _plain(row, refs)) for born, row in entries]
+
+
+def _plain(row: Row, refs: dict[Ref | None, Ref | None]) -> Row:
+    """A lesson with other references, and without what is not needed to train it again."""
+    return replace(row, ref=refs.get(row.ref), context=refs.get(row.context), replays=(), teaches=None)

@@ -1,15 +1,15 @@
 """Which correct and incorrect trajectory of a mixed group are contrasted (MEL 3.2)."""
 
+from collections.abc import Callable, Sequence
 from random import Random
-from typing import Literal
 
 import numpy as np
 
 from mel_ray.records.experience import ContrastivePair
-from mel_ray.records.trajectory import Group, Trajectory
-from mel_ray.records.verdict import GroupVerdict
+from mel_ray.records.trajectory import Trajectory
 
-PairChoice = Literal["random", "shortest_correct_longest_common_prefix", "hardest"]
+Pairs = list[ContrastivePair]
+PairChoice = Callable[[Pairs, Sequence[Trajectory]], Pairs]  # shuffled pairs in, the preferred ones first
 
 
 def common_prefix(first: Trajectory, second: Trajectory) -> int:
@@ -20,38 +20,47 @@ def common_prefix(first: Trajectory, second: Trajectory) -> int:
 
 
 def mean_logprob(trajectory: Trajectory) -> float:
-    return float(trajectory.logprobs.mean()) if len(trajectory.logprobs) else 0.0
+    """Over the tokens the policy sampled."""
+    sampled = trajectory.logprobs[trajectory.mask]
+    return float(sampled.mean()) if len(sampled) else 0.0
+
+
+def random(pairs: Pairs, trajectories: Sequence[Trajectory]) -> Pairs:
+    """As they were shuffled."""
+    return pairs
+
+
+def shortest_correct_longest_common_prefix(pairs: Pairs, trajectories: Sequence[Trajectory]) -> Pairs:
+    """The shortest correct trajectories first; of their partners, those that share the longest beginning with them, so
+    that the bifurcation is as visible as can be."""
+
+    def order(pair: ContrastivePair) -> tuple[int, int]:
+        good, bad = trajectories[pair.correct], trajectories[pair.incorrect]
+        return len(good.token_ids), -common_prefix(good, bad)
+
+    return sorted(pairs, key=order)
+
+
+def hardest(pairs: Pairs, trajectories: Sequence[Trajectory]) -> Pairs:
+    """The mistakes the policy finds most likely (mean logprob per token), against the correct trajectories it
+    finds least likely."""
+    return sorted(
+        pairs, key=lambda p: (-mean_logprob(trajectories[p.incorrect]), mean_logprob(trajectories[p.correct]))
+    )
 
 
 def select_pairs(
-    group: Group, verdict: GroupVerdict, count: int, seed: int, choice: PairChoice = "random"
+    trajectories: Sequence[Trajectory],
+    correct: Sequence[int],
+    incorrect: Sequence[int],
+    count: int,
+    seed: int,
+    choice: PairChoice = random,
 ) -> tuple[ContrastivePair, ...]:
-    """Up to `count` pairs of P_x = Y+ x Y- without repetition; none unless the group is mixed.
+    """Up to `count` pairs of P_x = Y+ x Y- without repetition.
 
-    - random: drawn with the seed
-    - shortest_correct_longest_common_prefix: the shortest correct trajectories first; of their partners, those that
-      share the longest beginning with them, so that the bifurcation is as visible as can be
-    - hardest: the mistakes the policy finds most likely (mean logprob per token), against the correct trajectories it
-      finds least likely
-
-    Ties fall by the seed. Trajectories the verifier could not judge take part on neither side.
+    None unless the group is mixed. Ties fall by the seed.
     """
-    pairs = [ContrastivePair(good, bad) for good in verdict.correct for bad in verdict.incorrect]
+    pairs = [ContrastivePair(good, bad) for good in correct for bad in incorrect]
     Random(seed).shuffle(pairs)
-    trajectories = group.trajectories
-    match choice:
-        case "shortest_correct_longest_common_prefix":
-            pairs.sort(
-                key=lambda pair: (
-                    len(trajectories[pair.correct].token_ids),
-                    -common_prefix(trajectories[pair.correct], trajectories[pair.incorrect]),
-                )
-            )
-        case "hardest":
-            pairs.sort(
-                key=lambda pair: (
-                    -mean_logprob(trajectories[pair.incorrect]),
-                    mean_logprob(trajectories[pair.correct]),
-                )
-            )
-    return tuple(pairs[:count])
+    return tuple(choice(pairs, trajectories)[:count])

@@ -8,7 +8,7 @@ KL(reference || pi). In the reward, where no gradient flows, k1 is the usual cho
 
 from torch import Tensor
 
-from mel_ray.records.update import KlEstimator
+from mel_ray.records.step import KlEstimator
 
 
 def kl_estimate(logprobs: Tensor, reference: Tensor, estimator: KlEstimator) -> Tensor:
@@ -22,14 +22,3 @@ def kl_estimate(logprobs: Tensor, reference: Tensor, estimator: KlEstimator) -> 
             return 0.5 * difference**2
         case "k3":
             return (-difference).exp() - 1.0 + difference
-
-
-def kl_to_go(kl: Tensor, rows: Tensor) -> Tensor:
-    """K_t = sum of kl_s over s >= t within the same row; `rows`: row of each token, ascending."""
-    total = kl.flip(0).cumsum(0).flip(0)
-    ends = rows.new_zeros(int(rows.max()) + 2 if rows.numel() else 1).scatter_add(
-        0, rows + 1, rows.new_ones(rows.shape)
-    )
-    after = total.new_zeros(total.numel() + 1)
-    after[:-1] = total
-    return total - after[ends.cumsum(0)[rows + 1]]

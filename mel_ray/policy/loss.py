@@ -5,25 +5,43 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mel_ray.records.update import LossSettings
 from mel_ray.policy.kl import kl_estimate
 from mel_ray.policy.surrogates import importance_weights, surrogate
+from mel_ray.records.step import LossSettings
 
 
 @dataclass(frozen=True, slots=True)
 class TokenBatch:
-    """Aligned per-token inputs of the loss, each [completion tokens of the microbatch].
+    """A microbatch on the device. `ids`: [rows, width]; `predicts`: bool [rows, width - 1], whether a position's next
+    token is trained; the others are aligned, [trained tokens of the microbatch].
 
     `rows` is the row of each token, ascending. `old_logprobs` None: the current ones, detached.
     """
 
+    ids: Tensor
+    predicts: Tensor
+    rows: Tensor
     pg_weight: Tensor
     nll_weight: Tensor
     advantages: Tensor
     sampled_logprobs: Tensor
-    rows: Tensor
     old_logprobs: Tensor | None = None
     reference_logprobs: Tensor | None = None
+
+    def chosen(self, logprobs: Tensor, which: Tensor) -> "TokenBatch":
+        """Some of the tokens alone, without the model's inputs; `logprobs` are the current ones of all tokens."""
+        old = logprobs.detach() if self.old_logprobs is None else self.old_logprobs
+        return TokenBatch(
+            ids=self.ids[:0],
+            predicts=self.predicts[:0],
+            rows=self.rows[which],
+            pg_weight=self.pg_weight[which],
+            nll_weight=self.nll_weight[which],
+            advantages=self.advantages[which],
+            sampled_logprobs=self.sampled_logprobs[which],
+            old_logprobs=old[which],
+            reference_logprobs=None if self.reference_logprobs is None else self.reference_logprobs[which],
+        )
 
 
 def joint_loss(
@@ -37,55 +55,33 @@ def joint_loss(
     """
     is_policy = tokens.pg_weight > 0
     # Weightless tokens are left out before anything is computed: zero times an overflow would be NaN.
-    chosen = _Chosen.of(logprobs, entropy, tokens, is_policy)
-    objective, is_clipped, kl_sum = _policy_objective(chosen, loss)
-    policy = -(tokens.pg_weight[is_policy] * objective).sum()
+    chosen = tokens.chosen(logprobs, is_policy)
+    objective, is_clipped, kl_sum = _policy_objective(logprobs[is_policy], entropy[is_policy], chosen, loss)
+    policy = -(chosen.pg_weight * objective).sum()
     nll = -(tokens.nll_weight * logprobs).sum()
     parts = {"policy": policy.detach(), "nll": nll.detach(), "kl": kl_sum, "clipped": is_clipped.sum()}
     return policy + nll, parts
 
 
-@dataclass(frozen=True, slots=True)
-class _Chosen:
-    """The policy tokens alone."""
-
-    logprobs: Tensor
-    entropy: Tensor
-    old: Tensor
-    sampled: Tensor
-    reference: Tensor | None
-    advantages: Tensor
-    rows: Tensor
-
-    @classmethod
-    def of(cls, logprobs: Tensor, entropy: Tensor, tokens: TokenBatch, chosen: Tensor) -> "_Chosen":
-        own = logprobs[chosen]
-        return cls(
-            logprobs=own,
-            entropy=entropy[chosen],
-            old=own.detach() if tokens.old_logprobs is None else tokens.old_logprobs[chosen],
-            sampled=tokens.sampled_logprobs[chosen],
-            reference=None if tokens.reference_logprobs is None else tokens.reference_logprobs[chosen],
-            advantages=tokens.advantages[chosen],
-            rows=tokens.rows[chosen],
-        )
-
-
-def _policy_objective(tokens: _Chosen, loss: LossSettings) -> tuple[Tensor, Tensor, Tensor]:
+def _policy_objective(
+    logprobs: Tensor, entropy: Tensor, tokens: TokenBatch, loss: LossSettings
+) -> tuple[Tensor, Tensor, Tensor]:
     """Objective and whether it is clipped, both [policy tokens], and the sum of the KL estimates."""
-    objective, is_clipped = surrogate(tokens.logprobs, tokens.old, tokens.advantages, tokens.rows, loss)
+    old = logprobs.detach() if tokens.old_logprobs is None else tokens.old_logprobs
+    objective, is_clipped = surrogate(logprobs, old, tokens.advantages, tokens.rows, loss)
     if loss.importance_cap is not None:
         rows = tokens.rows if loss.importance_level == "sequence" else None
         is_masked = loss.importance_mode == "mask"
-        objective = objective * importance_weights(tokens.old, tokens.sampled, loss.importance_cap, rows, is_masked)
-    kl_sum = tokens.logprobs.new_zeros(())
-    if tokens.reference is not None:
-        kl = kl_estimate(tokens.logprobs, tokens.reference, loss.kl_estimator)
+        weights = importance_weights(old, tokens.sampled_logprobs, loss.importance_cap, rows, is_masked)
+        objective = objective * weights
+    kl_sum = logprobs.new_zeros(())
+    if tokens.reference_logprobs is not None:
+        kl = kl_estimate(logprobs, tokens.reference_logprobs, loss.kl_estimator)
         kl_sum = kl.detach().sum()
-        if loss.kl_in_loss:
-            objective = objective - loss.kl_in_loss * kl
+        if loss.kl_coefficient:
+            objective = objective - loss.kl_coefficient * kl
     if loss.entropy_coefficient:
-        objective = objective + loss.entropy_coefficient * tokens.entropy
+        objective = objective + loss.entropy_coefficient * entropy
     return objective, is_clipped, kl_sum
 
 

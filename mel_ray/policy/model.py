@@ -1,20 +1,19 @@
-"""The causal LM as a function from sequences to the logprobs of their completions, and the tensors it takes."""
+"""The causal LM as a function from sequences to the logprobs of their trained tokens, and the tensors it takes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from mel_ray.records.sequence import TrainSequence
 from mel_ray.policy.logprobs import chunked_logprobs
 from mel_ray.policy.loss import TokenBatch
+from mel_ray.records.step import TOKEN_FIELDS, TrainSequence
 
 Microbatch = Sequence[TrainSequence]
 
 
 class PolicyModel(nn.Module):
-    """A causal LM with its head applied to completions alone, a piece at a time."""
+    """A causal LM with its head applied to trained tokens alone, a piece at a time."""
 
     def __init__(self, causal_lm: nn.Module, pieces: int, temperature: float) -> None:
         super().__init__()
@@ -23,9 +22,9 @@ class PolicyModel(nn.Module):
 
     def forward(self, ids: Tensor, predicts: Tensor, has_entropy_gradient: bool = False) -> tuple[Tensor, Tensor]:
         """`ids`: [rows, width], padded on the right; `predicts`: bool [rows, width - 1], whether a position's
-        next token belongs to a completion. Returns logprobs and entropy, [completion tokens] in row order.
+        next token is trained. Returns logprobs and entropy, [trained tokens] in row order.
 
-        Padding lies behind every real token, so causal attention needs no mask.
+        Padding follows every real token, so causal attention needs no mask.
         """
         backbone = self.causal_lm.base_model
         hidden = backbone(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
@@ -34,17 +33,7 @@ class PolicyModel(nn.Module):
         return chunked_logprobs(hidden[predicts], targets, head, self._pieces, self._temperature, has_entropy_gradient)
 
 
-@dataclass(frozen=True, slots=True)
-class Tensors:
-    """A microbatch on the device: the model's inputs, the loss's, and `kl_scale` per token."""
-
-    ids: Tensor
-    predicts: Tensor
-    tokens: TokenBatch
-    kl_scale: Tensor
-
-
-def collate(microbatch: Microbatch, device: torch.device) -> Tensors:
+def collate(microbatch: Microbatch, device: torch.device) -> TokenBatch:
     """Pad a microbatch to its longest row; everything per token is in row order."""
     width = max(len(sequence.token_ids) for sequence in microbatch)
     ids = torch.zeros((len(microbatch), width), dtype=torch.long)
@@ -52,12 +41,18 @@ def collate(microbatch: Microbatch, device: torch.device) -> Tensors:
     for row, sequence in enumerate(microbatch):
         length = len(sequence.token_ids)
         ids[row, :length] = torch.from_numpy(sequence.token_ids.astype("int64"))
-        predicts[row, sequence.completion_start - 1 : length - 1] = True
-    fields = {
-        name: torch.cat([torch.from_numpy(getattr(sequence, name).copy()) for sequence in microbatch]).to(device)
-        for name in ("pg_weight", "nll_weight", "advantages", "sampled_logprobs")
-    }
-    completions = torch.tensor([len(sequence.pg_weight) for sequence in microbatch])
-    rows = torch.repeat_interleave(torch.arange(len(microbatch)), completions).to(device)
-    kl_scale = torch.tensor([sequence.kl_scale for sequence in microbatch]).to(device)[rows]
-    return Tensors(ids.to(device), predicts.to(device), TokenBatch(rows=rows, **fields), kl_scale)
+        predicts[row, : length - 1] = torch.from_numpy(sequence.mask[1:].copy())
+    trained = torch.tensor([len(sequence.pg_weight) for sequence in microbatch])
+    rows = torch.repeat_interleave(torch.arange(len(microbatch)), trained).to(device)
+    fields = {name: _joined(microbatch, name, device) for name in TOKEN_FIELDS}
+    return TokenBatch(ids.to(device), predicts.to(device), rows, **fields)  # type: ignore[arg-type]
+
+
+def _joined(microbatch: Microbatch, name: str, device: torch.device) -> Tensor | None:
+    """One array of all rows; None where no row has it. A row without it (a filler, a lesson) gets zeros."""
+    if all(getattr(sequence, name) is None for sequence in microbatch):
+        return None
+    arrays = (getattr(sequence, name) for sequence in microbatch)
+    tensors = [torch.zeros(len(sequence.pg_weight)) if array is None else torch.from_numpy(array.copy())
+               for array, sequence in zip(arrays, microbatch, strict=True)]  # fmt: skip
+    return torch.cat(tensors).to(device)

@@ -1,117 +1,184 @@
-"""From verdicts to the credit of each trajectory: shaped rewards, then the configured advantage estimator."""
+"""What learning makes of a step's rows: reward and credit, then who takes part, then the weight of every token.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+`score`, `decide` and `weigh` are pure and are called in this order (MEL Eqs. 9-10); rows are flat, `group` names the
+question. What dynamic sampling threw away has its fate already, belongs to no group, and passes through untouched.
+"""
 
-from mel_ray.config.schema import AlgorithmConfig
-from mel_ray.records.arrays import Floats
-from mel_ray.records.exploration import Exploration
-from mel_ray.records.update import KlFacts
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mel_ray.config.schema import AlgorithmConfig, Config, MelConfig
+from mel_ray.policy.algorithms.algorithm import Penalties
+from mel_ray.policy.registry import AGGREGATIONS, ALGORITHMS
+from mel_ray.records.ledger import TrajectoryFate
+from mel_ray.records.row import Explored, Row, RowKind
 from mel_ray.records.verdict import Outcome
-from mel_ray.policy.advantages import (
-    batch_whitened,
-    correct_only,
-    group_centred,
-    group_standardised,
-    leave_one_out,
-    token_moments,
-)
-from mel_ray.policy.shaping import overlong_penalty, shaped
 
-Kl = Mapping[tuple[int, int], KlFacts]  # (question, trajectory) -> its KL to the reference
+_UNJUDGED = {Outcome.TIMEOUT: TrajectoryFate.VERIFIER_TIMEOUT, Outcome.ERROR: TrajectoryFate.VERIFIER_ERROR}
 
 
 @dataclass(frozen=True, slots=True)
-class Credit:
-    """The advantage of a trajectory's token t is `advantage - kl_scale * K_t`, K_t being its KL to go."""
+class Lessons:
+    """What is internalised in a step: lessons of this step's questions with the weight of J_MEL (Eq. 9), and past ones
+    drawn from memory with theirs."""
 
-    advantage: float
-    kl_scale: float = 0.0
-
-
-def shaped_rewards(explored: Exploration, algorithm: AlgorithmConfig, max_tokens: int) -> list[float | None]:
-    """Rewards of one group as the estimators see them: wrong answers' value and DAPO's overlong penalty applied."""
-    zone = algorithm.overlong_zone
-    rewards = []
-    for reward, length in zip(explored.verdict.rewards, explored.group.facts.lengths, strict=True):
-        penalty = overlong_penalty(length, max_tokens, zone * max_tokens) * algorithm.overlong_penalty if zone else 0.0
-        rewards.append(shaped(reward, algorithm.incorrect_reward, penalty))
-    return rewards
+    fresh: Sequence[Row] = ()
+    weight: float = 0.0
+    past: Sequence[Row] = ()
+    past_weight: float = 0.0
 
 
-def assign_credit(
-    explored: Sequence[Exploration], algorithm: AlgorithmConfig, max_tokens: int, kl: Kl | None = None
-) -> list[list[Credit]]:
-    """The credit of every trajectory of every question.
+def rows_of(explored: Sequence[Explored]) -> list[Row]:
+    """All rows of a step, flat, each with the number of its question in the batch."""
+    rows, group = [], 0
+    for one in explored:
+        is_kept = not any(row.fate is TrajectoryFate.FILTERED for row in one)
+        rows += [replace(row, group=group if is_kept else -1) for row in one]
+        group += is_kept
+    return rows
 
-    `kl` is given where the KL penalty belongs to the reward or to the return. In the reward, group estimators
-    lower a trajectory's reward by beta times its total KL before they compare (verl). In the return, they
-    compare first and lower each token's advantage by beta times its KL to go (OpenRLHF). The whitened estimators
-    take the return either way, and whiten it (REINFORCE++).
+
+def by_group(rows: Iterable[Row]) -> list[list[Row]]:
+    """The batch's attempts by question."""
+    groups: dict[int, list[Row]] = {}
+    for row in rows:
+        if row.kind is RowKind.ATTEMPT and row.group >= 0:
+            groups.setdefault(row.group, []).append(row)
+    return list(groups.values())
+
+
+def overlong_penalty(length: int, max_tokens: int, zone: float) -> float:
+    """0 up to `max_tokens - zone`, then falling linearly to -1 at `max_tokens`, -1 beyond (DAPO Eq. 13, arXiv
+    2503.14476).
+
+    All in tokens. Failure case: a zone of 0 is a step: -1 only beyond `max_tokens`.
     """
-    rewards = [shaped_rewards(one, algorithm, max_tokens) for one in explored]
-    if is_whitened(algorithm):
-        if algorithm.advantage == "group_centred_batch_whitened":
-            rewards = [_keep_unjudged(group, group_centred(group).tolist()) for group in rewards]
-        return _whitened(explored, rewards, algorithm, kl)
-    if kl and algorithm.kl.where == "reward":
-        beta = algorithm.kl.coefficient
-        rewards = [
-            [None if r is None else r - beta * kl[q, i].total for i, r in enumerate(group)]
-            for q, group in enumerate(rewards)
-        ]
-    scale = algorithm.kl.coefficient if algorithm.kl.where == "return" else 0.0
-    result = []
-    for exploration, group in zip(explored, rewards, strict=True):
-        advantages = _of_group(exploration, group, algorithm).tolist()
-        result.append(
-            [Credit(a, 0.0 if reward is None else scale) for a, reward in zip(advantages, group, strict=True)]
-        )
-    return result
+    if length <= max_tokens - zone:
+        return 0.0
+    return -1.0 if length > max_tokens else (max_tokens - zone - length) / zone
 
 
-def is_whitened(algorithm: AlgorithmConfig) -> bool:
-    """Whether the estimator looks at the whole batch."""
-    return algorithm.advantage in ("batch_whitened", "group_centred_batch_whitened")
+def shaped_reward(row: Row, algorithm: AlgorithmConfig, max_tokens: int) -> float | None:
+    """The verdict's reward in [0, 1] mapped onto [`incorrect_reward`, 1], minus DAPO's penalty on overlong answers;
+    None stays None."""
+    reward = row.verdict.reward if row.verdict else None
+    if reward is None:
+        return None
+    zone, low = algorithm.overlong_zone, algorithm.incorrect_reward
+    penalty = overlong_penalty(row.tokens, max_tokens, zone * max_tokens) * algorithm.overlong_penalty if zone else 0.0
+    return low + (1.0 - low) * reward + penalty
 
 
-def _of_group(exploration: Exploration, rewards: Sequence[float | None], algorithm: AlgorithmConfig) -> Floats:
-    match algorithm.advantage:
-        case "group_standardised":
-            return group_standardised(rewards, algorithm.advantage_eps)
-        case "group_centred":
-            return group_centred(rewards)
-        case "leave_one_out":
-            return leave_one_out(rewards)
-        case _:
-            return correct_only([v.outcome is Outcome.CORRECT for v in exploration.verdict.verdicts])
-
-
-def _keep_unjudged(rewards: Sequence[float | None], values: Sequence[float]) -> list[float | None]:
-    return [None if reward is None else value for reward, value in zip(rewards, values, strict=True)]
-
-
-def _whitened(
-    explored: Sequence[Exploration],
-    rewards: Sequence[Sequence[float | None]],
-    algorithm: AlgorithmConfig,
-    kl: Kl | None,
-) -> list[list[Credit]]:
-    flat = [reward for group in rewards for reward in group]
-    lengths = [length for one in explored for length in one.group.facts.lengths]
-    if not kl:
-        values = iter(batch_whitened(flat, lengths, algorithm.advantage_eps).tolist())
-        return [[Credit(next(values)) for _ in group] for group in rewards]
-    # Returns r - beta K_t differ from token to token; their moments follow from the sums of K_t and K_t^2.
-    beta, keys = algorithm.kl.coefficient, [(q, i) for q, group in enumerate(rewards) for i in range(len(group))]
-    judged = [(r, n, kl[key]) for r, n, key in zip(flat, lengths, keys, strict=True) if r is not None]
-    tokens = sum(n for _, n, _ in judged)
-    mean_reward, reward_std = token_moments([r for r, _, _ in judged], [n for _, n, _ in judged])
-    mean_kl = sum(facts.to_go_sum for _, _, facts in judged) / max(1, tokens)
-    square_kl = sum(facts.to_go_square_sum for _, _, facts in judged) / max(1, tokens)
-    product = sum(r * facts.to_go_sum for r, _, facts in judged) / max(1, tokens)
-    variance = reward_std**2 - 2 * beta * (product - mean_reward * mean_kl) + beta**2 * (square_kl - mean_kl**2)
-    mean, scale = mean_reward - beta * mean_kl, max(0.0, variance) ** 0.5 + algorithm.advantage_eps
-    return [
-        [Credit(0.0) if r is None else Credit((r - mean) / scale, beta / scale) for r in group] for group in rewards
+def score(
+    rows: Sequence[Row], algorithm: AlgorithmConfig, max_tokens: int, penalties: Penalties | None = None
+) -> list[Row]:
+    """Reward and credit of every attempt."""
+    rewarded = [
+        replace(row, reward=shaped_reward(row, algorithm, max_tokens)) if row.kind is RowKind.ATTEMPT else row
+        for row in rows
     ]
+    groups = by_group(rewarded)
+    found = ALGORITHMS[algorithm.advantage].credit(groups, algorithm, penalties or {})
+    credit = {
+        row.sample: value
+        for group, values in zip(groups, found, strict=True)
+        for row, value in zip(group, values, strict=True)
+    }
+    return [replace(row, credit=credit[row.sample]) if row.sample in credit else row for row in rewarded]
+
+
+def advantage_spread(rows: Sequence[Row]) -> float:
+    """Root mean square of the attempts' advantages."""
+    advantages = [
+        float(np.mean(row.credit)) if np.size(row.credit) else 0.0 for group in by_group(rows) for row in group
+    ]
+    return (sum(a * a for a in advantages) / max(1, len(advantages))) ** 0.5
+
+
+def decide(rows: Sequence[Row], algorithm: AlgorithmConfig) -> list[Row]:
+    """The fate of every attempt that takes no part in the update; the others keep None.
+
+    One without advantage has no gradient and is not computed, unless a KL or entropy term asks something of it.
+    """
+    is_regularised = bool(algorithm.entropy_coefficient) or (
+        algorithm.kl.coefficient > 0 and algorithm.kl.where == "loss"
+    )
+    fates = {}
+    for group in by_group(rows):
+        seen = [replace(row, fate=_unusable(row, algorithm)) for row in group]
+        left_out = ALGORITHMS[algorithm.advantage].leave_out(seen, algorithm)
+        for row, own in zip(seen, left_out, strict=True):
+            has_signal = isinstance(row.credit, np.ndarray) or bool(row.credit) or is_regularised
+            is_silent = not has_signal or not row.trained_tokens
+            fates[row.sample] = row.fate or own or (TrajectoryFate.NO_SIGNAL if is_silent else None)
+    return [
+        replace(row, fate=fates[row.sample]) if row.kind is RowKind.ATTEMPT and row.group >= 0 else row for row in rows
+    ]
+
+
+def _unusable(row: Row, algorithm: AlgorithmConfig) -> TrajectoryFate | None:
+    if row.verdict and row.verdict.outcome in _UNJUDGED:
+        return _UNJUDGED[row.verdict.outcome]
+    return TrajectoryFate.TRUNCATED if algorithm.mask_truncated and row.finish_reason == "length" else None
+
+
+def weigh(rows: Sequence[Row], lessons: Lessons, config: Config) -> list[tuple[Row, ...]]:
+    """The mini-batches of a step: the rows that are trained, with the weight of each of their tokens.
+
+    Questions, and past lessons, are dealt to the mini-batches in turn; each mini-batch normalises by its own global
+    counts. One without rows, or with lessons that have no policy gradient to be balanced against, is left out.
+    """
+    parts, minibatches = config.algorithm.minibatches, []
+    for start in range(parts):
+        own = [row for row in rows if row.group >= 0 and row.group % parts == start]
+        trained = [
+            *weigh_attempts(own, config.algorithm, config.rollout.max_tokens),
+            *weigh_lessons(
+                [lesson for lesson in lessons.fresh if lesson.group % parts == start],
+                lessons.weight,
+                config.mel.normalisation,
+            ),
+            *weigh_lessons(lessons.past[start::parts], lessons.past_weight, "experience"),
+        ]
+        if trained and not _lacks_a_measure(trained, config.mel):
+            minibatches.append(tuple(trained))
+    return minibatches
+
+
+def _lacks_a_measure(rows: Sequence[Row], mel: MelConfig) -> bool:
+    """Whether lessons are to be balanced against a policy gradient that is not there."""
+    return mel.combination == "balanced" and all(row.is_lesson for row in rows)
+
+
+def weigh_attempts(rows: Sequence[Row], algorithm: AlgorithmConfig, max_tokens: int) -> list[Row]:
+    """The attempts of a mini-batch that are trained, with their token weights.
+
+    Attempts without signal count in the normalisers, so that the loss is a mean over what was sampled.
+    """
+    aggregate = AGGREGATIONS[algorithm.aggregation]
+    groups = [[row for row in group if row.fate in (None, TrajectoryFate.NO_SIGNAL)] for group in by_group(rows)]
+    groups = [group for group in groups if group]
+    if not ALGORITHMS[algorithm.advantage].averages_questions(algorithm):
+        groups = [[row for group in groups for row in group]]
+    weighed = []
+    for group in groups:
+        weights = aggregate([row.trained_tokens for row in group], max_tokens)
+        weighed += [
+            replace(row, pg_weight=w / len(groups)) for row, w in zip(group, weights, strict=True) if row.fate is None
+        ]
+    return weighed
+
+
+def weigh_lessons(lessons: Sequence[Row], weight: float, normalisation: str) -> list[Row]:
+    """NLL averaged over the trained tokens of a lesson, then over the lessons (MEL Eq. 7), or over the lessons of each
+    question and then over the questions (`normalisation="question"`)."""
+    sizes: dict[str, int] = {}
+    for lesson in lessons:
+        sizes[lesson.question_id] = sizes.get(lesson.question_id, 0) + 1
+    weighed = []
+    for lesson in lessons:
+        share = 1 / len(lessons) if normalisation == "experience" else 1 / (len(sizes) * sizes[lesson.question_id])
+        weighed.append(replace(lesson, nll_weight=weight * share / max(1, lesson.trained_tokens)))
+    return weighed

@@ -1,34 +1,11 @@
-"""What engines and policy are told, light enough for the driver to import: no torch, no vLLM."""
+"""What a rank is told at its start, and what the loss is told with every update: light, without torch."""
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
-ITEM_BYTES = {
-    "float64": 8,
-    "float32": 4,
-    "bfloat16": 2,
-    "float16": 2,
-    "float8_e4m3fn": 1,
-    "int64": 8,
-    "int32": 4,
-    "int8": 1,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class EngineSettings:
-    model: str
-    dtype: str
-    max_context: int
-    device: str
-    tensor_parallel: int
-    max_sequences: int
-    memory_share: float
-    kv_cache_mib: int
-    in_process: bool
-    transport: str
-    seed: int
+from mel_ray.config.schema import AlgorithmConfig, Config
+from mel_ray.records.step import LossSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +24,25 @@ class PolicySettings:
     has_reference: bool = False  # keep the initial policy for KL terms
     has_slow_weights: bool = False  # keep a second copy of the weights for Reptile interpolation
 
+    @classmethod
+    def of(cls, config: Config, model_folder: Path) -> "PolicySettings":
+        pool, algorithm = config.cluster.policy, config.algorithm
+        return cls(
+            model=str(model_folder),
+            dtype=config.model.dtype,
+            device=config.cluster.device,
+            temperature=config.rollout.temperature,
+            attention=pool.attention,
+            gradient_checkpointing=pool.gradient_checkpointing,
+            head_pieces=math.ceil(max(pool.token_budget, config.model.max_context) / pool.logprob_chunk),
+            threads=pool.threads,
+            weight_decay=algorithm.weight_decay,
+            betas=algorithm.betas,
+            max_grad_norm=algorithm.max_grad_norm,
+            has_reference=algorithm.kl.coefficient > 0,
+            has_slow_weights=config.mel.enabled and config.mel.reptile.every > 0,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Rendezvous:
@@ -57,26 +53,19 @@ class Rendezvous:
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class ParameterMeta:
-    """Name, dtype name (`float32`) and full shape of one parameter."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def numel(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        return self.numel * ITEM_BYTES[self.dtype]
-
-
-def dense_update_info(metas: list[ParameterMeta]) -> dict[str, Any]:
-    return {
-        "names": [meta.name for meta in metas],
-        "dtype_names": [meta.dtype for meta in metas],
-        "shapes": [list(meta.shape) for meta in metas],
-    }
+def loss_settings(algorithm: AlgorithmConfig) -> LossSettings:
+    kl = algorithm.kl
+    return LossSettings(
+        surrogate=algorithm.surrogate,
+        clip_low=algorithm.clip_low,
+        clip_high=algorithm.clip_high,
+        dual_clip=algorithm.dual_clip,
+        log_ratio_clamp=algorithm.log_ratio_clamp,
+        importance_cap=algorithm.importance_cap,
+        importance_level=algorithm.importance_level,
+        importance_mode=algorithm.importance_mode,
+        kl_estimator=kl.estimator,
+        kl_coefficient=kl.coefficient if kl.where == "loss" else 0.0,
+        needs_reference=kl.coefficient > 0,
+        entropy_coefficient=algorithm.entropy_coefficient,
+    )

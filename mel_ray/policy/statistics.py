@@ -1,71 +1,84 @@
-"""What is measured while an optimizer step is computed, and the reference values its loss needs."""
+"""What a rank measures in an optimizer step, and the metrics that come of all ranks' measurements."""
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from mel_ray.policy.model import Microbatch, Tensors
-from mel_ray.records.update import LossSettings, RankSums
-from mel_ray.policy.kl import kl_estimate, kl_to_go
-from mel_ray.policy.loss import TokenBatch, mismatch
+from mel_ray.policy.measures import Measure
+from mel_ray.records.arrays import Floats
 
-KEPT_RATIOS = 8192  # per optimizer step and rank, for quantiles
-
-
-def with_references(
-    tensors: Tensors, old: Tensor | None, reference: Tensor | None, current: Tensor, loss: LossSettings
-) -> TokenBatch:
-    """The loss's inputs with the ratio's denominator, the reference policy, and the KL penalty of the reward in
-    place."""
-    tokens = replace(tensors.tokens, old_logprobs=old, reference_logprobs=reference)
-    if reference is None or not tensors.kl_scale.any():
-        return tokens
-    kl = kl_estimate(current if old is None else old, reference, loss.kl_estimator)
-    return replace(tokens, advantages=tokens.advantages - tensors.kl_scale * kl_to_go(kl, tokens.rows))
+NORMS = {  # of gradients, the same on every rank
+    "grad_norm": "policy/grad_norm",
+    "policy_norm": "gradient/policy_norm",
+    "experience_norm": "gradient/experience_norm",
+    "gradient_cosine": "gradient/cosine",
+}
+QUANTILES = {"p01": 0.01, "p50": 0.5, "p99": 0.99}
+EMPTY = np.zeros(0, dtype=np.float32)
 
 
-@dataclass(slots=True)
-class StepStatistics:
-    """Sums over the microbatches of one rank; all tensors are detached."""
+@dataclass(frozen=True, slots=True)
+class StepMeasures:
+    """Of one optimizer step; `log_ratios` are those of up to a few thousand policy tokens."""
 
-    sums: dict[str, float] = field(default_factory=dict)
-    log_ratios: list[Tensor] = field(default_factory=list)
+    measures: Mapping[str, Measure]
+    log_ratios: Floats = field(default_factory=lambda: EMPTY)
 
-    def add(
-        self,
-        tokens: TokenBatch,
-        logprobs: Tensor,
-        entropy: Tensor,
-        parts: dict[str, Tensor],
-        microbatch: Microbatch,
-        padded: int,
-    ) -> None:
-        is_policy, is_lesson = tokens.pg_weight > 0, tokens.nll_weight > 0
-        old = logprobs if tokens.old_logprobs is None else tokens.old_logprobs
-        differences = mismatch(old[is_policy], tokens.sampled_logprobs[is_policy])
-        ratios = (logprobs - old)[is_policy]
-        self.log_ratios.append(ratios.float().cpu())
-        found = {
-            "policy_loss_sum": parts["policy"],
-            "nll_loss_sum": parts["nll"],
-            "reference_kl_sum": parts["kl"],
-            "clipped_sum": parts["clipped"],
-            "entropy_sum": entropy[is_policy].sum(),
-            "mismatch_kl_sum": differences["kl"],
-            "mismatch_outside_sum": differences["outside"],
-            "policy_tokens": is_policy.sum(),
-            "lesson_nll_sum": -logprobs[is_lesson].sum(),
-            "lesson_tokens": is_lesson.sum(),
-            "tokens": sum(len(sequence.token_ids) for sequence in microbatch),
-            "padded_tokens": padded,
-        }
-        for name, value in found.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value)
-        self.sums["mismatch_max"] = max(self.sums.get("mismatch_max", 0.0), float(differences["max"]))
+    def __getitem__(self, name: str) -> float:
+        return self.measures[name].value
 
-    def result(self) -> RankSums:
-        ratios = torch.cat(self.log_ratios) if self.log_ratios else torch.zeros(0)
-        stride = -(-ratios.numel() // KEPT_RATIOS) or 1
-        return RankSums(self.sums, ratios[::stride].numpy().astype(np.float32))
+    def ratio(self, numerator: str, denominator: str) -> float:
+        return self[numerator] / self[denominator] if self[denominator] else 0.0
+
+
+def merge_ranks(ranks: Sequence[StepMeasures]) -> StepMeasures:
+    """One step as all ranks saw it."""
+    first, *others = ranks
+    merged = {name: one.merged([other.measures[name] for other in others]) for name, one in first.measures.items()}
+    return StepMeasures(merged, np.concatenate([rank.log_ratios for rank in ranks]))
+
+
+def _quantiles(log_ratios: Floats) -> dict[str, float]:
+    if not len(log_ratios):
+        return {}
+    values = np.exp(np.quantile(log_ratios, list(QUANTILES.values())))
+    return {f"policy/ratio_{name}": float(value) for name, value in zip(QUANTILES, values, strict=True)}
+
+
+def _step_metrics(step: StepMeasures) -> dict[str, float]:
+    """One optimizer step; what it had no tokens for is left out."""
+    metrics = {
+        "loss/joint": step["policy_loss"] + step["nll_loss"],
+        "batch/padding_share": 1.0 - step.ratio("tokens", "padded_tokens"),
+    }
+    if step["policy_tokens"]:
+        metrics |= {
+            "loss/policy": step["policy_loss"],
+            "policy/entropy": step.ratio("entropy", "policy_tokens"),
+            "policy/clip_share": step.ratio("clipped", "policy_tokens"),
+            "policy/reference_kl": step.ratio("reference_kl", "policy_tokens"),
+            "mismatch/kl": step.ratio("mismatch_kl", "policy_tokens"),
+            "mismatch/max": step["mismatch"],
+            "mismatch/outside_share": step.ratio("mismatch_outside", "policy_tokens"),
+        } | _quantiles(step.log_ratios)
+    if step["lesson_tokens"]:
+        metrics |= {"loss/nll": step["nll_loss"], "mel/nll": step.ratio("lesson_nll", "lesson_tokens")}
+    return metrics | {metric: step[name] for name, metric in NORMS.items() if name in step.measures}
+
+
+def update_metrics(steps: Sequence[StepMeasures], optimizer_steps: int) -> dict[str, float]:
+    """Metrics of a batch's update, each averaged over the optimizer steps that have it; tokens are summed.
+
+    `mel/nll` is in nats per trained token, `policy/entropy` in nats per sampled token.
+    """
+    if not steps:
+        return {"batch/optimizer_steps": 0.0}
+    each = [_step_metrics(step) for step in steps]
+    names = dict.fromkeys(name for one in each for name in one)
+    means = {name: [one[name] for one in each if name in one] for name in names}
+    return {name: sum(values) / len(values) for name, values in means.items()} | {
+        "batch/optimizer_steps": float(optimizer_steps),
+        "batch/signal_tokens": sum(step["policy_tokens"] + step["lesson_tokens"] for step in steps),
+        "tokens/trained": sum(step["tokens"] for step in steps),
+    }

@@ -7,7 +7,7 @@ two microbatches.
 import torch
 from torch import Tensor
 
-from mel_ray.records.update import LossSettings
+from mel_ray.records.step import LossSettings
 
 
 def log_ratio(logprobs: Tensor, old_logprobs: Tensor, clamp: float | None = None) -> Tensor:

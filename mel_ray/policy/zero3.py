@@ -6,7 +6,7 @@ Collective: every public method that touches parameters must be called on all ra
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,20 @@ import torch
 from deepspeed.utils import safe_get_local_grad, safe_set_local_grad
 from torch import Tensor, nn
 
-from mel_ray.policy.optimizer_memory import SecondState, SlowWeights
-from mel_ray.policy.model import Microbatch, PolicyModel, collate
-from mel_ray.policy.settings import ParameterMeta, PolicySettings, Rendezvous
-from mel_ray.policy.statistics import StepStatistics, with_references
-from mel_ray.weights.weight_sender import BUCKET_BYTES, buckets
-from mel_ray.records.update import KlEstimator, KlFacts, LossSettings, OptimizerStep, RankSums
-from mel_ray.policy.kl import kl_estimate
+from mel_ray.policy.hooks.balanced import Balanced
+from mel_ray.policy.hooks.gradient_split import GradientSplit
+from mel_ray.policy.hooks.hook import Hook
+from mel_ray.policy.hooks.reptile import Reptile
+from mel_ray.policy.hooks.separate import Separate
 from mel_ray.policy.loss import joint_loss
+from mel_ray.policy.measures import Same
+from mel_ray.policy.model import Microbatch, PolicyModel, collate
+from mel_ray.policy.recorder import StepRecorder
+from mel_ray.policy.settings import PolicySettings, Rendezvous
+from mel_ray.policy.statistics import StepMeasures
+from mel_ray.records.arrays import Floats
+from mel_ray.records.step import OptimizerStep, TrainSettings
+from mel_ray.weights.parameters import BUCKET_BYTES, ParameterMeta, buckets
 
 
 def join(rendezvous: Rendezvous, device: str) -> None:
@@ -88,9 +94,9 @@ class Zero3Policy:
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=deepspeed_config(settings))
         self._causal_lm = causal_lm
         self._reference = self._load_reference() if settings.has_reference else None
-        self._second_state = SecondState(self._engine.optimizer)
-        self._compared: list[Tensor] = []
-        self._slow_weights = SlowWeights(self._engine.optimizer) if settings.has_slow_weights else None
+        self._lasting_hooks: list[Hook] = [Separate(self)]
+        if settings.has_slow_weights:
+            self._lasting_hooks.append(Reptile(self))
 
     def _load_reference(self) -> Any:
         """The initial policy, sharded over the ranks like the trained one, without an optimizer."""
@@ -107,116 +113,93 @@ class Zero3Policy:
 
     # -- training
 
-    def logprobs(self, microbatches: Sequence[Microbatch], of_reference: bool = False) -> list[Tensor]:
-        """Logprobs of all completions under the current weights or the initial ones, one [completion tokens] per
-        microbatch."""
-        engine, result = self._reference if of_reference else self._engine, []
+    def score(self, microbatches: Sequence[Microbatch], of_reference: bool = False) -> list[list[Floats]]:
+        """Logprobs of the trained tokens under the current weights or the initial ones, without gradient:
+        [microbatch][row], arrays [trained tokens]."""
+        engine = self._reference if of_reference else self._engine
         if engine is None:
             raise RuntimeError("this policy keeps no reference")
+        result = []
         with torch.no_grad():
             for microbatch in microbatches:
-                tensors = collate(microbatch, self._device)
-                result.append(engine(tensors.ids, tensors.predicts)[0])
+                tokens = collate(microbatch, self._device)
+                logprobs, _ = engine(tokens.ids, tokens.predicts)
+                sizes = [len(sequence.pg_weight) for sequence in microbatch]
+                result.append([row.float().cpu().numpy() for row in logprobs.split(sizes)])
         return result
 
-    def divergence(self, microbatches: Sequence[Microbatch], estimator: KlEstimator) -> list[list[KlFacts]]:
-        """KL of every sequence to the initial policy, [microbatch][row], under the current weights."""
-        current, reference, facts = self.logprobs(microbatches), self.logprobs(microbatches, True), []
-        for microbatch, now, initial in zip(microbatches, current, reference, strict=True):
-            sizes = [len(sequence.pg_weight) for sequence in microbatch]
-            to_go = [one.flip(0).cumsum(0) for one in kl_estimate(now, initial, estimator).split(sizes)]
-            facts.append([KlFacts(float(one[-1]), float(one.sum()), float((one**2).sum())) for one in to_go])
-        return facts
+    def update(
+        self, steps: Sequence[tuple[OptimizerStep, Sequence[Microbatch]]], settings: TrainSettings
+    ) -> list[StepMeasures]:
+        """All optimizer steps of a batch, each with this rank's microbatches, `settings.epochs` times over."""
+        hooks = [GradientSplit(), Balanced(), *self._lasting_hooks]
+        result = []
+        for _ in range(settings.epochs):
+            result += [self._step(step, microbatches, settings, hooks) for step, microbatches in steps]
+        for hook in hooks:
+            hook.after_update(settings, self)
+        return result
 
-    def step(
-        self,
-        microbatches: Sequence[Microbatch],
-        plan: OptimizerStep,
-        lr: float,
-        loss: LossSettings,
-        old_logprobs: Sequence[Tensor] | None = None,
-        reference_logprobs: Sequence[Tensor] | None = None,
-    ) -> RankSums:
+    def _step(
+        self, step: OptimizerStep, microbatches: Sequence[Microbatch], settings: TrainSettings, hooks: Sequence[Hook]
+    ) -> StepMeasures:
         """One optimizer step on the global sum of all ranks' microbatches (MEL Eq. 10).
 
-        Of `plan` only how to combine the gradients matters here. Among the sums are the global `grad_norm`,
-        before clipping, and with `plan.experience_from` the norms of both terms' gradients and their cosine.
+        Among the measures is the global gradient norm before clipping.
 
         Raises:
             FloatingPointError: the loss is not finite.
         """
         for group in self._engine.optimizer.param_groups:
-            group["lr"] = lr * plan.lr_factor
-        statistics, first, last = StepStatistics(), None, len(microbatches) - 1
+            group["lr"] = settings.lr * step.lr_factor
+        recorder, loss, last = StepRecorder(), settings.loss, len(microbatches) - 1
         for k, microbatch in enumerate(microbatches):
-            if k == plan.experience_from:
-                first = self._gradients()
+            for hook in hooks:
+                hook.before_microbatch(step, k, self)
+            # ZeRO-3 adds a microbatch's gradients to its partitions in `backward`. Only at the boundary does its `step`
+            # apply them; before it, `step` just counts the microbatch. So the boundary is set by hand, per microbatch.
             self._engine.set_gradient_accumulation_boundary(k == last)
-            tensors = collate(microbatch, self._device)
-            logprobs, entropy = self._engine(tensors.ids, tensors.predicts, bool(loss.entropy_coefficient))
-            tokens = with_references(
-                tensors,
-                old_logprobs[k] if old_logprobs else None,
-                reference_logprobs[k] if reference_logprobs else None,
-                logprobs.detach(),
-                loss,
-            )
+            tokens = collate(microbatch, self._device)
+            logprobs, entropy = self._engine(tokens.ids, tokens.predicts, bool(loss.entropy_coefficient))
             value, parts = joint_loss(logprobs, entropy, tokens, loss)
             if not torch.isfinite(value):
                 raise FloatingPointError(f"the loss of microbatch {k} is {value.item()}")
-            statistics.add(tokens, logprobs.detach(), entropy.detach(), parts, microbatch, tensors.ids.numel())
+            recorder.add(tokens, logprobs.detach(), entropy.detach(), parts, microbatch)
             # DeepSpeed averages gradients over ranks; the weights are already global, so undo that.
             self._engine.backward(value * self._world)
             if k < last:
                 self._engine.step()
-        if first is not None:
-            statistics.sums |= self._combine(first, plan.balance)
-        if plan.is_compared and plan.optimizer == "policy":
-            self._compared = self._gradients()
-        elif plan.is_compared:
-            statistics.sums |= self._compare(self._compared, self._gradients())
-            self._compared = []
-        with self._second_state.in_use() if plan.optimizer == "experience" else nullcontext():
+        # All gradients are there and none is applied yet: hooks may measure and change them.
+        for hook in hooks:
+            recorder.measures |= hook.before_optimizer(step, self)
+        with ExitStack() as states:
+            for hook in hooks:
+                states.enter_context(hook.optimizer_state(step))
             self._engine.step()
-        norm = "experience_norm" if plan.optimizer == "experience" else "grad_norm"
-        statistics.sums[norm] = float(self._engine.get_global_grad_norm() or 0.0)
-        return statistics.result()
+        norm = "experience_norm" if step.optimizer == "experience" else "grad_norm"
+        recorder.measures[norm] = Same(float(self._engine.get_global_grad_norm() or 0.0))
+        return recorder.result()
 
-    def _gradients(self) -> list[Tensor]:
-        """This rank's part of the gradients accumulated so far."""
-        return [safe_get_local_grad(p).clone() for p in self._causal_lm.parameters() if p.requires_grad]
+    # -- what hooks may see
 
-    def _combine(self, policy: list[Tensor], balance: float | None) -> dict[str, float]:
-        """Compare the policy term's gradients with what came after them, and scale the latter if asked to."""
-        experience = [both - own for both, own in zip(self._gradients(), policy, strict=True)]
-        measured = self._compare(policy, experience)
-        if balance is not None and measured["experience_norm"]:
-            scale = balance * measured["policy_norm"] / measured["experience_norm"]
-            trained = [p for p in self._causal_lm.parameters() if p.requires_grad]
-            for parameter, own, other in zip(trained, policy, experience, strict=True):
-                safe_set_local_grad(parameter, own + scale * other)
-        return measured
+    @property
+    def number(self) -> int:
+        return self._rank
 
-    @staticmethod
-    def _compare(policy: list[Tensor], experience: list[Tensor]) -> dict[str, float]:
-        """Global norms of two gradients of which this rank holds parts, and their cosine (0 where one is zero)."""
-        dots = torch.stack(
-            [
-                sum((a.double() * b.double()).sum() for a, b in zip(x, y, strict=True))
-                for x, y in ((policy, policy), (experience, experience), (policy, experience))
-            ]
-        )
-        torch.distributed.all_reduce(dots)
-        policy_norm, experience_norm = dots[0].sqrt().item(), dots[1].sqrt().item()
-        product = policy_norm * experience_norm
-        cosine = dots[2].item() / product if product else 0.0
-        return {"policy_norm": policy_norm, "experience_norm": experience_norm, "gradient_cosine": cosine}
+    @property
+    def zero(self) -> Any:
+        return self._engine.optimizer
 
-    def interpolate(self, rate: float) -> None:
-        """Reptile: go back part of the way to the weights of the last interpolation."""
-        if self._slow_weights is None:
-            raise RuntimeError("this policy keeps no slow weights")
-        self._slow_weights.interpolate(rate)
+    def _trained_parameters(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self._causal_lm.parameters() if parameter.requires_grad]
+
+    def gradients(self) -> list[Tensor]:
+        """Copies of this rank's part of the gradients accumulated so far, one per parameter."""
+        return [safe_get_local_grad(parameter).clone() for parameter in self._trained_parameters()]
+
+    def set_gradients(self, gradients: Sequence[Tensor]) -> None:
+        for parameter, gradient in zip(self._trained_parameters(), gradients, strict=True):
+            safe_set_local_grad(parameter, gradient)
 
     # -- weights
 
@@ -285,9 +268,8 @@ class Zero3Policy:
     def save(self, folder: Path) -> None:
         """Write this rank's shards of parameters and optimizer below `folder`."""
         self._engine.save_checkpoint(str(folder), tag="policy", save_latest=False)
-        self._second_state.save(folder / f"experience_optimizer-{self._rank}.pt")
-        if self._slow_weights is not None:
-            self._slow_weights.save(folder / f"slow_weights-{self._rank}.pt")
+        for hook in self._lasting_hooks:
+            hook.save(folder, self)
 
     def load(self, folder: Path) -> None:
         """Restore what `save` wrote.
@@ -298,6 +280,5 @@ class Zero3Policy:
         path, _ = self._engine.load_checkpoint(str(folder), tag="policy")
         if path is None:
             raise RuntimeError(f"no policy checkpoint in {folder}")
-        self._second_state.load(folder / f"experience_optimizer-{self._rank}.pt")
-        if self._slow_weights is not None:
-            self._slow_weights.load(folder / f"slow_weights-{self._rank}.pt")
+        for hook in self._lasting_hooks:
+            hook.load(folder, self)

@@ -6,7 +6,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 TokenIds = NDArray[np.int32]
+Versions = NDArray[np.int32]
 Floats = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 
 
 def frozen(values: ArrayLike, dtype: Any) -> NDArray[Any]:

@@ -1,9 +1,17 @@
-"""Answers to one benchmark question, as facts: what the driver and the statistics need, without texts."""
+"""A benchmark, and the answers to its questions as facts: what the driver and the statistics need, without texts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mel_ray.records.trajectory import FinishReason, GroupFacts
-from mel_ray.records.verdict import GroupVerdict, Outcome
+from mel_ray.records.row import Row
+from mel_ray.records.trajectory import FinishReason, Prompt
+from mel_ray.records.verdict import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    name: str
+    prompts: tuple[Prompt, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +35,12 @@ class Answered:
         return len(self.outcomes)
 
     @classmethod
-    def of(cls, facts: GroupFacts, verdict: GroupVerdict) -> "Answered":
-        return cls(tuple(one.outcome for one in verdict.verdicts), facts.lengths, facts.finish_reasons)
+    def of(cls, judged: Sequence[Row]) -> "Answered":
+        return cls(
+            tuple(row.verdict.outcome for row in judged if row.verdict),
+            tuple(row.tokens for row in judged),
+            tuple(row.finish_reason for row in judged),
+        )
 
 
 @dataclass(frozen=True, slots=True)

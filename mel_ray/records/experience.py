@@ -1,8 +1,11 @@
-"""Meta-experiences: the pair they contrast, the parsed M = (s*, C, H), and a draft with its fate so far."""
+"""Meta-experiences: the pair they contrast, the parsed M = (s*, C, H), and a draft."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
+from mel_ray.records.ledger import DraftFate
 from mel_ray.records.trajectory import Group, Trajectory
 
 
@@ -24,7 +27,7 @@ class Experience:
 
 
 class DraftState(StrEnum):
-    """Where a draft stands; every state but PARSED is final and names why it was rejected."""
+    """What came of writing a draft; every state but PARSED is a rejection and names its reason."""
 
     PARSED = "parsed"
     TRUNCATED = "draft_truncated"
@@ -32,12 +35,17 @@ class DraftState(StrEnum):
     LEAKED_ANSWER = "leaked_answer"
     CONTEXT_TOO_LONG = "context_too_long"
 
+    @property
+    def fate(self) -> DraftFate | None:
+        """The fate of a rejected draft; None for one that is still to be replayed."""
+        return None if self is DraftState.PARSED else DraftFate(self.value)
+
 
 @dataclass(frozen=True, slots=True)
 class Draft:
     """One candidate of D_M: the pair, the retrospective prompt it was written from, and what was written.
 
-    `written` holds the retrospective prompt and exactly one trajectory, M* itself: its tokens are what is
+    `written` holds the retrospective prompt and exactly one trajectory, M itself: its tokens are what is
     internalised. It is None where the pair was skipped before any sampling (CONTEXT_TOO_LONG).
     """
 
@@ -52,7 +60,8 @@ class Draft:
     state: DraftState
     reason: str = ""
     tolerance: float = 0.0
-    heuristics_span: tuple[int, int] | None = None  # tokens of M* that state H; None: not known, take all
+    columns: Mapping[str, Any] = field(default_factory=dict)  # the dataset's row, for custom rewards
+    heuristics_span: tuple[int, int] | None = None  # tokens of M that state H; None: not known, take all
 
     def __post_init__(self) -> None:
         if (self.state is DraftState.PARSED) != (self.experience is not None):
@@ -61,24 +70,3 @@ class Draft:
     @property
     def trajectory(self) -> Trajectory | None:
         return self.written.trajectories[0] if self.written else None
-
-    def facts(self) -> "DraftFacts":
-        tokens = len(self.written.trajectories[0].token_ids) if self.written else 0
-        return DraftFacts(
-            state=self.state,
-            prompt_tokens=len(self.written.prompt.token_ids) if self.written else 0,
-            completion_tokens=tokens,
-            pair=self.pair,
-            heuristics_span=self.heuristics_span or (0, tokens),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class DraftFacts:
-    """What the driver may see of a draft."""
-
-    state: DraftState
-    prompt_tokens: int
-    completion_tokens: int
-    pair: ContrastivePair
-    heuristics_span: tuple[int, int] = (0, 0)

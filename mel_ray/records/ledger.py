@@ -1,7 +1,7 @@
 """The sample ledger: every trajectory and every draft ends in exactly one named state."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -13,6 +13,7 @@ class TrajectoryFate(StrEnum):
     INCORRECT = "incorrect"  # left out by rejection sampling
     DUPLICATE = "duplicate"  # the same tokens as another correct trajectory of the question
     FILTERED = "filtered"  # its group brought no signal, and dynamic sampling asked for another
+    SKIPPED = "skipped"  # its mini-batch was skipped
     VERIFIER_TIMEOUT = "verifier_timeout"
     VERIFIER_ERROR = "verifier_error"
 
@@ -25,11 +26,12 @@ class DraftFate(StrEnum):
     CONTEXT_TOO_LONG = "context_too_long"
     REPLAY_FAILED = "replay_failed"
     REPLAY_UNVERIFIED = "replay_unverified"
+    SKIPPED = "skipped"  # proven, but no batch took its lesson
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Counts per fate. `sampled_*` is counted where sampling happens, the fates where they are decided."""
+    """Counts per fate. `sampled_*` counts the samples themselves, with or without a fate."""
 
     sampled_trajectories: int = 0
     sampled_drafts: int = 0
@@ -51,7 +53,7 @@ class Ledger:
             Counter(self.drafts) + Counter(other.drafts),
         )
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, dict[str, int]]:
         return {
             "trajectories": {
                 "sampled": self.sampled_trajectories,
@@ -72,15 +74,3 @@ class Ledger:
             {TrajectoryFate(name): count for name, count in trajectories.items() if count},
             {DraftFate(name): count for name, count in drafts.items() if count},
         )
-
-
-def ledger(trajectories: Iterable[TrajectoryFate], drafts: Iterable[DraftFate], sampled: tuple[int, int]) -> Ledger:
-    """A ledger of the given fates against `sampled` = (trajectories, drafts).
-
-    Raises:
-        ValueError: a sample has no fate or two.
-    """
-    result = Ledger(*sampled, Counter(trajectories), Counter(drafts))
-    if not result.is_balanced:
-        raise ValueError(f"the sample ledger does not add up: {result.as_dict()}")
-    return result

@@ -1,15 +1,16 @@
-"""What the driver needs of the pools, as protocols: `mel_ray.pools` implements them on Ray, tests in memory."""
+"""What the driver and the pools need of each other, as protocols: the pools implement them on Ray, tests in memory."""
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from mel_ray.records.evaluation import Answered
-from mel_ray.records.exploration import DraftTicket, Exploration, GroupTicket, ReplayTicket
-from mel_ray.records.report import EvalReport, StepReport, UpdateReport
-from mel_ray.records.trajectory import Prompt, Sampling
-from mel_ray.records.update import KlEstimator, KlFacts, Shards, Update
-from mel_ray.records.verdict import GroupVerdict
+from mel_ray.records.arrays import Floats
+from mel_ray.records.evaluation import Answered, Benchmark
+from mel_ray.records.reports import EvalReport, StepReport, UpdateReport
+from mel_ray.records.row import Ref, Row
+from mel_ray.records.step import OptimizerStep, Shards, TrainSettings
+from mel_ray.records.trajectory import Group, Prompt, Sampling
 
 
 class Data(Protocol):
@@ -24,69 +25,156 @@ class Data(Protocol):
 class Rollout(Protocol):
     """The rollout pool: Y ~ pi(. | x)."""
 
-    async def generate(self, prompt: Prompt, sampling: Sampling) -> GroupTicket: ...
+    async def generate(self, prompt: Prompt, sampling: Sampling) -> tuple[Row, ...]: ...
 
 
-class Verifier(Protocol):
-    """The verifier pool: V(y_i, y*) for every trajectory of a group (MEL Eq. 1)."""
+class Rewards(Protocol):
+    """The rewards pool: V(y_i, y*) for every trajectory of a group (MEL Eq. 1)."""
 
-    async def judge(self, group: GroupTicket) -> GroupVerdict: ...
+    async def judge(self, group: Sequence[Row]) -> tuple[Row, ...]:
+        """The same rows with their verdicts; all rows are of one group."""
+        ...
 
 
 class Experience(Protocol):
     """The experience pool: M ~ pi(. | I, x, y+, y-) and y_val ~ pi(. | x, M) (MEL Eqs. 2-6)."""
 
-    async def abstract(self, group: GroupTicket, verdict: GroupVerdict, step: int) -> Sequence[DraftTicket]: ...
+    async def abstract(self, judged: Sequence[Row], step: int) -> tuple[Row, ...]:
+        """A row per draft about a mixed group."""
+        ...
 
-    async def replay(self, draft: DraftTicket, step: int) -> ReplayTicket: ...
+    async def replay(self, draft: Row, step: int) -> tuple[Row, ...]:
+        """A row per replay of a draft that parsed."""
+        ...
 
 
 class Policy(Protocol):
-    """The policy pool: optimizer steps, and publishing what came of them."""
+    """The policy pool: optimizer steps, and scoring without gradient."""
 
     ranks: int
 
-    async def train(self, update: Update) -> UpdateReport: ...
+    async def train(self, steps: Sequence[OptimizerStep], settings: TrainSettings) -> UpdateReport: ...
 
-    async def divergence(self, shards: Shards, estimator: KlEstimator) -> Sequence[Sequence[Sequence[KlFacts]]]:
-        """KL of every sequence to the initial policy, in the order of the shards: [rank][microbatch][sequence]."""
+    async def score(self, shards: Shards, of_reference: bool = False) -> list[list[list[Floats]]]:
+        """Logprobs of every row's trained tokens under the current policy or the reference, each row read as a
+        continuation of its own context: [rank][microbatch][row], arrays [trained tokens]."""
         ...
-
-    async def publish(self, version: int) -> None: ...
 
     async def save(self, folder: Path) -> None: ...
 
     async def export(self, folder: Path) -> None: ...
 
 
-class Saver(Protocol):
-    """Whoever has something to put into a checkpoint folder."""
+class Publisher(Protocol):
+    """Gives every engine the policy's weights as `version`, and makes sure that they arrived."""
 
-    async def save(self, folder: Path) -> None: ...
+    async def publish(self, version: int) -> None: ...
+
+
+class Sampler(Protocol):
+    """An engine as an actor sees it."""
+
+    async def generate(self, prompt: Prompt, sampling: Sampling) -> tuple[Group, tuple[Row, ...]]: ...
+
+
+class Engine(Protocol):
+    """A handle to one engine: to sample with, and to give weights to. Every call has a deadline."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def log(self) -> Path | None: ...
+
+    @property
+    def sampler(self) -> Any:
+        """What another actor is given to sample with this engine."""
+        ...
+
+    async def connect_weights(self, info: dict[str, Any]) -> None: ...
+
+    async def disconnect_weights(self) -> None: ...
+
+    async def begin_update(self) -> None: ...
+
+    async def receive(self, info: dict[str, Any]) -> None: ...
+
+    async def finish_update(self, version: int) -> str: ...
 
 
 class Engines(Protocol):
-    """All engines, whosever they are."""
+    """All engines of a run."""
+
+    @property
+    def engines(self) -> Sequence[Engine]: ...
 
     async def busy_share(self) -> float:
         """Mean share of the time since the last call in which an engine had work; in [0, 1]."""
         ...
 
+    async def restart(self, engine: Engine) -> None:
+        """Replace an engine; the new one has no weights yet."""
+        ...
+
+
+class Lender(Protocol):
+    """Lends engines to those who sample, the least loaded one first; waits while all are full."""
+
+    def lease(self, sequences: int) -> AbstractAsyncContextManager[Engine]: ...
+
+
+class WeightSource(Protocol):
+    """The policy's end of a weight transport."""
+
+    async def address(self) -> tuple[str, int]:
+        """Where receivers can find rank 0: its node's address and a free port on it."""
+        ...
+
+    async def open_sender(self, transport: str, address: str, port: int, world: int) -> None:
+        """Waits for all receivers where the transport has a rendezvous."""
+        ...
+
+    async def update_info(self) -> dict[str, Any]:
+        """What receivers are told: of a broadcast before it begins, of stored weights after they were sent."""
+        ...
+
+    async def send(self) -> str:
+        """Gather and send all weights; returns their checksum."""
+        ...
+
+    async def clean_up_sender(self) -> None: ...
+
+    async def close_sender(self) -> None: ...
+
+
+class ObjectStore(Protocol):
+    """Follows references to records."""
+
+    async def get(self, refs: Sequence[Ref]) -> list[Any]: ...
+
+    def put(self, record: Any) -> Ref: ...
+
+
+class Saver(Protocol):
+    """Anything that has something to put into a checkpoint folder."""
+
+    async def save(self, folder: Path) -> None: ...
+
 
 class Archive(Protocol):
-    """Whoever writes trajectories and experiences to the run folder; only it follows the refs."""
+    """Writes trajectories and experiences to the run folder."""
 
-    async def record(self, step: int, explored: Sequence[Exploration]) -> None: ...
+    async def record(self, step: int, rows: Sequence[Row]) -> None: ...
 
 
 class Journal(Protocol):
-    """Remembers an evaluation's answers, texts included; only it follows the refs."""
+    """Remembers an evaluation's answers, texts included."""
 
     def find(self, question_id: str, temperature: float, count: int) -> Answered | None:
         """What is already known, so that it need not be asked again."""
         ...
 
-    async def add(self, group: GroupTicket, verdict: GroupVerdict, temperature: float) -> None: ...
+    async def add(self, judged: Sequence[Row], temperature: float) -> None: ...
 
     async def close(self) -> None:
         """The evaluation is complete."""
@@ -99,8 +187,14 @@ class Journals(Protocol):
     def open(self, benchmark: str, step: int) -> Journal: ...
 
 
+class Evaluation(Protocol):
+    """Answers a benchmark's questions with the engines as they are."""
+
+    async def evaluate(self, benchmark: Benchmark, step: int, journal: Journal) -> EvalReport: ...
+
+
 class Sink(Protocol):
-    """Whoever wants to hear of progress: metrics file, terminal, W&B, Ray."""
+    """Hears of progress: metrics file, terminal, W&B, Ray."""
 
     def step(self, report: StepReport) -> None: ...
 

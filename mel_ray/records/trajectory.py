@@ -1,21 +1,25 @@
 """Questions and what the policy sampled for them."""
 
-from dataclasses import dataclass
-from hashlib import blake2b
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
 
 import numpy as np
 
-from mel_ray.records.arrays import Floats, TokenIds, frozen
+from mel_ray.records.arrays import Floats, Mask, TokenIds, Versions, frozen
 
-FinishReason = Literal["stop", "length"]
+
+class FinishReason(StrEnum):
+    STOP = "stop"  # the policy ended its turn
+    LENGTH = "length"  # the token limit did
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """A question `x` rendered for the policy. `token_ids`: [prompt tokens]; `answer` is the ground truth y*.
 
-    Numbers within `tolerance` of the ground truth are correct too.
+    Numbers within `tolerance` of the ground truth are correct too. `columns` is the dataset's row, for custom rewards.
     """
 
     question_id: str
@@ -23,6 +27,7 @@ class Prompt:
     answer: str
     token_ids: TokenIds
     tolerance: float = 0.0
+    columns: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "token_ids", frozen(self.token_ids, np.int32))
@@ -46,24 +51,47 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """One sampled completion `y`.
+    """What follows the prompt: the sampled completion `y`, and in several turns what the environment put between.
 
-    `token_ids` and `logprobs` are aligned, [completion tokens]; a logprob is that of the sampled token under
-    the sampling distribution (after temperature). `weight_version` names the weights that sampled it.
+    Four aligned arrays, [tokens]. Worked example, a tool's answer `r` between two turns and new weights in the second:
+
+        token_ids   [ a   b   r   c   d ]
+        mask        [ 1   1   0   1   1 ]   sampled by the policy, so trained
+        logprobs    [-.3 -.9  0  -.1 -.2]   under the sampling distribution (after temperature)
+        versions    [ 7   7   7   7   8 ]   the weights that sampled the token
+
+    Raises:
+        ValueError: the arrays differ in length.
     """
 
     token_ids: TokenIds
+    mask: Mask
     logprobs: Floats
+    versions: Versions
     text: str
     finish_reason: FinishReason
     seed: int
-    weight_version: int
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "token_ids", frozen(self.token_ids, np.int32))
-        object.__setattr__(self, "logprobs", frozen(self.logprobs, np.float32))
-        if len(self.token_ids) != len(self.logprobs):
-            raise ValueError(f"{len(self.token_ids)} tokens but {len(self.logprobs)} logprobs")
+        for name, dtype in (("token_ids", np.int32), ("mask", bool), ("logprobs", np.float32), ("versions", np.int32)):
+            array = frozen(getattr(self, name), dtype)
+            object.__setattr__(self, name, array)
+            if len(array) != len(self.token_ids):
+                raise ValueError(f"{len(self.token_ids)} tokens but {len(array)} {name}")
+
+    @classmethod
+    def of_one_turn(
+        cls, token_ids: Any, logprobs: Any, text: str, finish_reason: FinishReason, seed: int, version: int
+    ) -> "Trajectory":
+        """The simplest case: every token sampled by the policy, under one version of the weights."""
+        count = len(token_ids)
+        mask, versions = np.ones(count, dtype=bool), np.full(count, version)
+        return cls(token_ids, mask, logprobs, versions, text, finish_reason, seed)
+
+    @property
+    def weight_version(self) -> int:
+        """The newest weights that sampled any of it; -1 of nothing."""
+        return int(self.versions.max()) if len(self.versions) else -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,32 +100,3 @@ class Group:
 
     prompt: Prompt
     trajectories: tuple[Trajectory, ...]
-
-    def facts(self) -> "GroupFacts":
-        return GroupFacts(
-            question_id=self.prompt.question_id,
-            prompt_tokens=len(self.prompt.token_ids),
-            lengths=tuple(len(t.token_ids) for t in self.trajectories),
-            finish_reasons=tuple(t.finish_reason for t in self.trajectories),
-            weight_version=self.trajectories[0].weight_version if self.trajectories else -1,
-            digests=tuple(blake2b(t.token_ids.tobytes(), digest_size=8).hexdigest() for t in self.trajectories),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class GroupFacts:
-    """The small facts about a group that the driver may see: lengths in tokens, never tokens.
-
-    Trajectories of equal `digests` hold the same tokens; empty where nobody asked.
-    """
-
-    question_id: str
-    prompt_tokens: int
-    lengths: tuple[int, ...]
-    finish_reasons: tuple[FinishReason, ...]
-    weight_version: int
-    digests: tuple[str, ...] = ()
-
-    @property
-    def completion_tokens(self) -> int:
-        return sum(self.lengths)

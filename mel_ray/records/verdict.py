@@ -1,4 +1,4 @@
-"""What the verifier said about answers (MEL Eq. 1), with its failures kept apart from its judgements."""
+"""What the verifier said about an answer (MEL Eq. 1), with its failures kept apart from its judgements."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -28,6 +28,15 @@ class Verdict:
     score: float | None = None
 
     @property
+    def is_correct(self) -> bool:
+        return self.outcome is Outcome.CORRECT
+
+    @property
+    def is_incorrect(self) -> bool:
+        """Judged and not correct."""
+        return self.outcome in (Outcome.WRONG, Outcome.NO_ANSWER)
+
+    @property
     def has_failed(self) -> bool:
         """Whether the verifier itself failed, so that there is no reward."""
         return self.outcome not in _REWARDS
@@ -38,28 +47,3 @@ class Verdict:
         if self.has_failed:
             return None
         return _REWARDS[self.outcome] if self.score is None else self.score
-
-
-@dataclass(frozen=True, slots=True)
-class GroupVerdict:
-    """One verdict per trajectory of a group, in its order."""
-
-    verdicts: tuple[Verdict, ...]
-
-    @property
-    def rewards(self) -> tuple[float | None, ...]:
-        return tuple(v.reward for v in self.verdicts)
-
-    @property
-    def correct(self) -> tuple[int, ...]:
-        """Indices of Y+."""
-        return tuple(i for i, v in enumerate(self.verdicts) if v.outcome is Outcome.CORRECT)
-
-    @property
-    def incorrect(self) -> tuple[int, ...]:
-        """Indices of Y-: judged and not correct."""
-        return tuple(i for i, v in enumerate(self.verdicts) if v.outcome in (Outcome.WRONG, Outcome.NO_ANSWER))
-
-    @property
-    def is_mixed(self) -> bool:
-        return bool(self.correct) and bool(self.incorrect)

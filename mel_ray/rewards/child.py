@@ -85,7 +85,7 @@ def judge_answer(response: str, answer: str, tolerance: float, rules: Sequence[A
 def judge_custom(function: RewardFunction, request: dict[str, Any]) -> list[dict[str, Any]]:
     """Verdicts of a custom reward function for the responses to one question."""
     question, answer = request["question"], request["answer"]
-    responses = [Response(question, text, answer) for text in request["responses"]]
+    responses = [Response(question, text, answer, request["columns"]) for text in request["responses"]]
     try:
         judgements = call_function(function, responses)
     except Exception as error:

@@ -7,17 +7,22 @@ the verifier's killable child processes, under the same deadline per response.
 import asyncio
 import importlib
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What is judged: the policy's `response` to `question`, and the dataset's `answer`."""
+    """What is judged: the policy's `response` to `question`, the dataset's `answer`, and the dataset's whole row.
+
+    `columns` maps column names to values; what JSON does not know (dates, bytes) comes as text.
+    """
 
     question: str
     response: str
     answer: str
+    columns: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from mel_ray.records.verdict import Outcome, Verdict
-from mel_ray.rewards.extract import MAX_RESPONSE
+from mel_ray.rewards.rules import MAX_RESPONSE
 
 START_SECONDS = 60.0
 SELF_TEST = (("so \\boxed{12}", "12", "correct"), ("\\boxed{\\frac{1}{2}}", "0.5", "correct"),
@@ -23,7 +23,7 @@ SELF_TEST = (("so \\boxed{12}", "12", "correct"), ("\\boxed{\\frac{1}{2}}", "0.5
 
 @dataclass(frozen=True, slots=True)
 class VerifierSettings:
-    """`deadline`: seconds per response; `rules`: see rewards/extract.py; `function`: see rewards/functions.py."""
+    """`deadline`: seconds per response; `rules`: see rewards/registry.py; `function`: see rewards/functions.py."""
 
     deadline: float = 5.0
     rules: tuple[str, ...] = ("boxed",)
@@ -83,7 +83,7 @@ class JudgeProcess:
         """The child's verdicts; or "timeout" or "died", and then the child has been replaced."""
         assert self._child.stdin
         try:
-            self._child.stdin.write(json.dumps(request).encode() + b"\n")
+            self._child.stdin.write(json.dumps(request, default=str).encode() + b"\n")
             self._child.stdin.flush()
             line = self._read_line(seconds)
         except BrokenPipeError:
@@ -123,26 +123,29 @@ class Verifier:
         self._is_ready = False
 
     def judge_all(
-        self, responses: Sequence[str], answer: str, question: str = "", tolerance: float = 0.0
+        self,
+        responses: Sequence[str],
+        answer: str,
+        question: str = "",
+        tolerance: float = 0.0,
+        columns: Mapping[str, Any] | None = None,
     ) -> tuple[Verdict, ...]:
         """One verdict per response to one question; never raises for what a response holds.
 
-        The built-in rules judge one response at a time; a custom function gets all of them in one call.
+        The built-in rules judge one response at a time; a custom function gets all of them in one call, with the
+        dataset's row.
         """
         if not self._is_ready:
             self._process.wait_ready()
             self._is_ready = True
-        whole = [list(responses)] if self._settings.function else [[response] for response in responses]
-        verdicts: list[Verdict] = []
-        for part in whole:
-            verdicts += self._judge(part, answer, question, tolerance)
-        return tuple(verdicts)
+        asked = {"answer": answer, "question": question, "tolerance": tolerance}
+        if not self._settings.function:
+            return tuple(verdict for response in responses for verdict in self._judge([response], asked))
+        return tuple(self._judge(responses, asked | {"columns": dict(columns or {})}))
 
-    def _judge(self, responses: list[str], answer: str, question: str, tolerance: float) -> list[Verdict]:
-        request = {"responses": [text[-MAX_RESPONSE:] for text in responses], "answer": answer, "question": question,
-                   "tolerance": tolerance}  # fmt: skip
+    def _judge(self, responses: Sequence[str], asked: Mapping[str, Any]) -> list[Verdict]:
         seconds = self._settings.deadline * max(1, len(responses))
-        reply = self._process.ask(request, seconds)
+        reply = self._process.ask({"responses": [text[-MAX_RESPONSE:] for text in responses], **asked}, seconds)
         if reply == "timeout":
             reason = f"no verdict within {seconds:g} s"
             return [Verdict(Outcome.TIMEOUT, text[-200:], reason) for text in responses]

@@ -1,19 +1,23 @@
-"""The verifier pool: judges whole groups in child processes that a deadline kills and replaces.
+"""The rewards pool: judges whole groups in child processes that a deadline kills and replaces.
 
-Consumes group refs, produces verdicts; a call waits for its own group's judgements, one child per actor.
+Consumes the rows of a group, produces them with verdicts. An actor is handed one group at a time, so a call's deadline
+counts its own judgements; the rest waits in the pool, where no deadline counts.
 """
 
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import ray
 
-from mel_ray.config.schema import ClusterConfig, RewardConfig
+from mel_ray.actors.handles import Handle, stored
 from mel_ray.actors.process import redirect_output, runtime_env
-from mel_ray.actors.waiting import settle
-from mel_ray.records.exploration import GroupTicket
+from mel_ray.config.plan import PoolPlan
+from mel_ray.config.schema import ClusterConfig, RewardConfig
+from mel_ray.records.row import Row
 from mel_ray.records.trajectory import Group
-from mel_ray.records.verdict import GroupVerdict
+from mel_ray.records.verdict import Verdict
 from mel_ray.rewards.verifier import Verifier, VerifierSettings
 
 
@@ -24,37 +28,42 @@ class VerifierActor:
         redirect_output(log)
         self._verifier = Verifier(settings)
 
-    def judge(self, group: Group) -> GroupVerdict:
+    def judge(self, group: Group) -> tuple[Verdict, ...]:
         """V(y_i, y*) for every trajectory (MEL Eq. 1)."""
         prompt, texts = group.prompt, [trajectory.text for trajectory in group.trajectories]
-        return GroupVerdict(self._verifier.judge_all(texts, prompt.answer, prompt.question, prompt.tolerance))
+        return self._verifier.judge_all(texts, prompt.answer, prompt.question, prompt.tolerance, prompt.columns)
 
-    def ready(self) -> int:
+    def ready(self) -> None:
         self._verifier.self_test()
-        return self._verifier.replaced
 
 
 class VerifierPool:
-    """Hands each group to the verifier with the fewest groups waiting."""
+    """As many judges as the plan says; each group goes to one that is free."""
 
-    def __init__(self, cluster: ClusterConfig, reward: RewardConfig, logs: Path | None) -> None:
-        settings = cluster.verifier
-        judging = VerifierSettings(settings.deadline, reward.extract, reward.function)
-        self._seconds, self._start_seconds = cluster.deadlines.judge, cluster.deadlines.start
-        self._log = logs / "verifier.log" if logs else None
-        actor = ray.remote(VerifierActor).options(num_cpus=settings.cpus, runtime_env=runtime_env())
-        self.actors: list[Any] = [actor.remote(judging, self._log) for _ in range(settings.actors)]
-        self._waiting = [0] * settings.actors
+    def __init__(self, plan: PoolPlan, cluster: ClusterConfig, reward: RewardConfig, logs: Path | None) -> None:
+        judging = VerifierSettings(cluster.verifier.deadline, reward.extract, reward.function)
+        self._deadlines = cluster.deadlines
+        log = logs / "verifier.log" if logs else None
+        actor = ray.remote(VerifierActor).options(num_cpus=plan.cpus, runtime_env=runtime_env(threads=plan.threads))
+        self.judges: list[Handle[VerifierActor]] = [
+            Handle(f"{plan.name}-{index}", actor.remote(judging, log), log) for index in range(plan.actors)
+        ]
+        self._free: asyncio.Queue[Handle[VerifierActor]] = asyncio.Queue()
+        for judge in self.judges:
+            self._free.put_nowait(judge)
 
     async def ready(self) -> None:
-        refs = [actor.ready.remote() for actor in self.actors]
-        await settle(refs, "verifier pool", self._start_seconds, self._log)
+        await asyncio.gather(*(judge.ask(VerifierActor.ready, self._deadlines.start, "start") for judge in self.judges))
 
-    async def judge(self, group: GroupTicket) -> GroupVerdict:
-        index = min(range(len(self.actors)), key=self._waiting.__getitem__)
-        self._waiting[index] += 1
+    async def judge(self, group: Sequence[Row]) -> tuple[Row, ...]:
+        judge = await self._free.get()
         try:
-            label = f"verifier {index} on question {group.facts.question_id}"
-            return await settle(self.actors[index].judge.remote(group.ref), label, self._seconds, self._log)
+            what = f"verdicts on question {group[0].question_id}"
+            verdicts = await judge.ask(VerifierActor.judge, self._deadlines.judge, what, stored(group[0].ref, Group))
         finally:
-            self._waiting[index] -= 1
+            self._free.put_nowait(judge)
+        return tuple(replace(row, verdict=verdicts[row.index]) for row in group)
+
+    def kill(self) -> None:
+        for judge in self.judges:
+            judge.kill()

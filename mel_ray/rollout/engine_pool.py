@@ -1,167 +1,153 @@
-"""Engines as Ray actors, and the rollout pool that asks the least loaded of them.
+"""The rollout pool: a set of engines, lent to those who sample, the least loaded one first.
 
-Consumes prompts, produces groups. A call waits for its own completions only, so questions of one step run
-inside the engine's continuous batch beside each other and beside the experience pool's requests.
+Consumes prompts, produces rows whose groups are in the object store. A call waits for its own completions only, so the
+questions of one step share the engine's continuous batch with each other and with the experience pool's requests. An
+engine is never handed more sequences than it can run at once; the rest waits here, where no deadline counts.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 
+from mel_ray.actors.handles import Handle
+from mel_ray.actors.process import CPU_ENGINE_ENV, ENGINE_ENV, runtime_env
+from mel_ray.actors.waiting import PoolError
+from mel_ray.config.cluster import DeadlineConfig
+from mel_ray.config.plan import PoolPlan
 from mel_ray.config.schema import ClusterConfig, ModelConfig
-from mel_ray.data.chat import ChatTokenizer
-from mel_ray.rollout.vllm_engine import EngineSettings, VllmEngine
-from mel_ray.actors.process import CPU_ENGINE_ENV, ENGINE_ENV, redirect_output, runtime_env
-from mel_ray.actors.waiting import PoolError, settle
-from mel_ray.records.exploration import GroupTicket
-from mel_ray.records.trajectory import Group, GroupFacts, Prompt, Sampling, Trajectory
+from mel_ray.records import ports
+from mel_ray.records.row import Row
+from mel_ray.records.trajectory import Prompt, Sampling
+from mel_ray.rollout.engine_actor import EngineActor
+from mel_ray.rollout.settings import EngineSettings
 
 
-class EngineActor:
-    """One vLLM engine with the tokenizer that turns its tokens into text."""
+class Engine:
+    """A handle to one engine, with the deadline of every call; `running` counts the sequences it was handed."""
 
-    def __init__(self, settings: EngineSettings, model: ModelConfig, log: Path | None) -> None:
-        redirect_output(log)
-        self._tokenizer = ChatTokenizer(settings.model, model)
-        self._engine = VllmEngine(settings)
+    def __init__(self, handle: Handle[EngineActor], deadlines: DeadlineConfig) -> None:
+        self.handle, self._deadlines, self.running = handle, deadlines, 0
 
-    async def ready(self) -> dict[str, Any]:
-        return self._engine.describe()
+    @property
+    def name(self) -> str:
+        return self.handle.name
 
-    @ray.method(num_returns=2)
-    async def generate(self, prompt: Prompt, sampling: Sampling) -> tuple[Group, GroupFacts]:
-        """Y ~ pi(. | x): the group for the object store, and its facts for the driver."""
-        sampled = await self._engine.sample(prompt.token_ids, sampling, self._tokenizer.stop_ids)
-        trajectories = tuple(
-            Trajectory(
-                token_ids=np.asarray(one.token_ids, dtype=np.int32),
-                logprobs=np.asarray(one.logprobs, dtype=np.float32),
-                text=self._tokenizer.decode(one.token_ids),
-                finish_reason=one.finish_reason,
-                seed=seed,
-                weight_version=self._engine.weight_version,
-            )
-            for one, seed in zip(sampled, sampling.seeds, strict=True)
-        )
-        group = Group(prompt, trajectories)
-        return group, group.facts()
+    @property
+    def log(self) -> Path | None:
+        return self.handle.log
 
-    async def connect_weights(self, init_info: dict[str, Any]) -> None:
-        await self._engine.connect_weights(init_info)
+    @property
+    def sampler(self) -> Handle[Any]:
+        return self.handle
+
+    async def ready(self) -> None:
+        await self.handle.ask(EngineActor.ready, self._deadlines.start, "start")
+
+    async def connect_weights(self, info: dict[str, Any]) -> None:
+        await self.handle.ask(EngineActor.connect_weights, self._deadlines.start, "", info)
+
+    async def disconnect_weights(self) -> None:
+        await self.handle.ask(EngineActor.disconnect_weights, self._deadlines.publish)
 
     async def begin_update(self) -> None:
-        await self._engine.begin_update()
+        await self.handle.ask(EngineActor.begin_update, self._deadlines.publish)
 
-    async def receive(self, update_info: dict[str, Any]) -> None:
-        await self._engine.receive(update_info)
+    async def receive(self, info: dict[str, Any]) -> None:
+        await self.handle.ask(EngineActor.receive, self._deadlines.publish, "", info)
 
     async def finish_update(self, version: int) -> str:
-        return await self._engine.finish_update(version)
+        return await self.handle.ask(EngineActor.finish_update, self._deadlines.publish, "", version)
 
     async def take_busy_seconds(self) -> float:
-        return self._engine.take_busy_seconds()
-
-
-@dataclass(slots=True)
-class Engine:
-    """A handle to one engine actor."""
-
-    name: str
-    actor: Any
-    log: Path | None
-    running: int = 0
+        return await self.handle.ask(EngineActor.take_busy_seconds, self._deadlines.judge)
 
 
 class EnginePool:
-    """A set of engines; `lease` hands out the one with the fewest calls running."""
+    """As many engines as the plan says."""
 
     def __init__(
-        self,
-        name: str,
-        settings: EngineSettings,
-        model: ModelConfig,
-        cluster: ClusterConfig,
-        count: int,
-        logs: Path | None,
+        self, plan: PoolPlan, settings: EngineSettings, model: ModelConfig, cluster: ClusterConfig, logs: Path | None
     ) -> None:
-        self._name, self._settings, self._model, self._cluster, self._logs = name, settings, model, cluster, logs
+        self._plan, self._settings, self._model, self._cluster, self._logs = plan, settings, model, cluster, logs
+        self._room = asyncio.Condition()
         self._since = time.monotonic()
-        self.engines = [self._start(index) for index in range(count)]
+        self.engines = [self._start(index) for index in range(plan.actors)]
 
     def _start(self, index: int) -> Engine:
-        pool, is_cpu = self._cluster.rollout, self._cluster.device == "cpu"
-        name = f"{self._name}-{index}"
+        plan, is_cpu = self._plan, self._cluster.device == "cpu"
+        name = f"{plan.name}-{index}"
         log = self._logs / f"{name}.log" if self._logs else None
-        actor = (
-            ray.remote(EngineActor)
-            .options(
-                num_cpus=pool.cpus,
-                num_gpus=0 if is_cpu else pool.tensor_parallel,
-                max_concurrency=10_000,
-                runtime_env=runtime_env(ENGINE_ENV, CPU_ENGINE_ENV if is_cpu else {}, threads=pool.threads),
-            )
-            .remote(self._settings, self._model, log)
+        environment = runtime_env(ENGINE_ENV, CPU_ENGINE_ENV if is_cpu else {}, threads=plan.threads)
+        actor = ray.remote(EngineActor).options(
+            num_cpus=plan.cpus, num_gpus=plan.gpus, max_concurrency=10_000, runtime_env=environment
         )
-        return Engine(name, actor, log)
+        handle: Handle[EngineActor] = Handle(name, actor.remote(self._settings, self._model, log), log)
+        return Engine(handle, self._cluster.deadlines)
 
     async def ready(self) -> None:
         """Wait until every engine has loaded its model."""
-        await self._all("ready", self._cluster.deadlines.start)
-
-    async def _all(self, method: str, seconds: float, *arguments: Any) -> list[Any]:
-        calls = [
-            settle(getattr(engine.actor, method).remote(*arguments), f"engine {engine.name}", seconds, engine.log)
-            for engine in self.engines
-        ]
-        return await asyncio.gather(*calls)
+        await asyncio.gather(*(engine.ready() for engine in self.engines))
 
     @asynccontextmanager
-    async def lease(self) -> AsyncIterator[Engine]:
-        engine = min(self.engines, key=lambda candidate: candidate.running)
-        engine.running += 1
+    async def lease(self, sequences: int) -> AsyncIterator[Engine]:
+        """The least loaded engine, once it has room for as many sequences (or has nothing to do at all)."""
+        async with self._room:
+            await self._room.wait_for(lambda: self._has_room(self._least_loaded(), sequences))
+            engine = self._least_loaded()
+            engine.running += sequences
         try:
             yield engine
         finally:
-            engine.running -= 1
+            async with self._room:
+                engine.running -= sequences
+                self._room.notify_all()
 
-    async def restart(self, engine: Engine) -> None:
+    def _least_loaded(self) -> Engine:
+        return min(self.engines, key=lambda engine: engine.running)
+
+    def _has_room(self, engine: Engine, sequences: int) -> bool:
+        return not engine.running or engine.running + sequences <= self._cluster.rollout.max_sequences
+
+    async def restart(self, engine: ports.Engine) -> None:
         """Replace an engine that must not be used any more; the new one still needs weights."""
-        ray.kill(engine.actor)
-        index = self.engines.index(engine)
+        index = next(number for number, one in enumerate(self.engines) if one is engine)
+        self.engines[index].handle.kill()
         self.engines[index] = self._start(index)
-        fresh = self.engines[index]
-        await settle(fresh.actor.ready.remote(), f"engine {fresh.name}", self._cluster.deadlines.start, fresh.log)
+        await self.engines[index].ready()
 
     async def busy_share(self) -> float:
         """Mean share of the time since the last call in which an engine had work."""
         now, before = time.monotonic(), self._since
         self._since = now
-        busy = await self._all("take_busy_seconds", self._cluster.deadlines.judge)
+        busy = await asyncio.gather(*(engine.take_busy_seconds() for engine in self.engines))
         return min(1.0, sum(busy) / len(busy) / max(1e-9, now - before))
+
+    def kill(self) -> None:
+        for engine in self.engines:
+            engine.handle.kill()
 
 
 class RolloutPool:
-    """Y ~ pi(. | x) on the least loaded engine."""
+    """Y ~ pi(. | x) on lent engines."""
 
     def __init__(self, engines: EnginePool, seconds: float) -> None:
         self._engines, self._seconds = engines, seconds
 
-    async def generate(self, prompt: Prompt, sampling: Sampling) -> GroupTicket:
-        async with self._engines.lease() as engine:
-            group, facts = engine.actor.generate.remote(prompt, sampling)
-            label = f"rollout of question {prompt.question_id} on {engine.name}"
-            return GroupTicket(group, await settle(facts, label, self._seconds, engine.log))
+    async def generate(self, prompt: Prompt, sampling: Sampling) -> tuple[Row, ...]:
+        async with self._engines.lease(sampling.count) as engine:
+            what = f"rollout of question {prompt.question_id}"
+            ref, rows = await engine.handle.ask_stored(EngineActor.generate, self._seconds, what, prompt, sampling)
+        return tuple(replace(row, ref=ref) for row in rows)
 
 
 class AllEngines:
-    """Every engine of every pool, for those who address them all."""
+    """Every engine of every pool, for the publisher and for metrics."""
 
     def __init__(self, pools: Sequence[EnginePool]) -> None:
         self._pools = tuple(pools)
@@ -174,9 +160,9 @@ class AllEngines:
         shares = [await pool.busy_share() for pool in self._pools]
         return sum(shares) / len(shares)
 
-    async def restart(self, engine: Engine) -> None:
+    async def restart(self, engine: ports.Engine) -> None:
         for pool in self._pools:
-            if engine in pool.engines:
+            if any(one is engine for one in pool.engines):
                 await pool.restart(engine)
                 return
         raise PoolError(f"engine {engine.name} belongs to no pool")

@@ -13,22 +13,12 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-from mel_ray.policy.settings import EngineSettings
-from mel_ray.records.trajectory import FinishReason, Sampling
+from mel_ray.records.trajectory import FinishReason, Sampling, Trajectory
+from mel_ray.rollout.settings import EngineSettings
 
-EXTENSION = "mel_ray.weights.weight_receiver.WorkerExtension"
-
-
-@dataclass(frozen=True, slots=True)
-class Sampled:
-    """One completion: `token_ids` and `logprobs` aligned, [completion tokens]."""
-
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    finish_reason: FinishReason
+EXTENSION = "mel_ray.weights.receiver.WorkerExtension"
 
 
 class Host(Protocol):
@@ -36,9 +26,7 @@ class Host(Protocol):
 
     async def rpc(self, method: str, **kwargs: Any) -> list[Any]: ...
 
-    async def reset_prefix_cache(self) -> None: ...
-
-    def shutdown(self) -> None: ...
+    async def reset_prefix_cache(self) -> bool: ...
 
 
 def _arguments(settings: EngineSettings) -> dict[str, Any]:
@@ -86,11 +74,8 @@ class AsyncHost:
     async def rpc(self, method: str, **kwargs: Any) -> list[Any]:
         return await self._llm.collective_rpc(method, kwargs=kwargs)
 
-    async def reset_prefix_cache(self) -> None:
-        await self._llm.reset_prefix_cache()
-
-    def shutdown(self) -> None:
-        self._llm.shutdown()
+    async def reset_prefix_cache(self) -> bool:
+        return await self._llm.reset_prefix_cache()
 
 
 class InProcessHost:
@@ -100,29 +85,34 @@ class InProcessHost:
         from vllm.engine.arg_utils import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
-        import mel_ray.weights.weight_receiver  # noqa: F401  registers the transports in this process
+        import mel_ray.weights.receiver  # noqa: F401  registers the transports in this process
 
         self._llm = LLMEngine.from_engine_args(EngineArgs(**_arguments(settings)), enable_multiprocessing=False)
-        self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._waiting: dict[str, tuple[asyncio.AbstractEventLoop, asyncio.Future[Any]]] = {}
         self._thread = threading.Thread(target=self._run, name="vllm-step", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
+        """Commands first, then one step of the engine, for as long as the process lives.
+
+        An idle engine must not spin, so the first `get` blocks while there is nothing to step. Every command may end
+        the idleness (a request was added), so the flag is computed again after each: the next `get` then only looks,
+        and raises Empty when all commands are done, which is the sign to step.
+        """
         while True:
             is_idle = not self._llm.has_unfinished_requests()
             try:
-                while (command := self._commands.get(block=is_idle)) is not None:
-                    command()
-                    is_idle = is_idle and not self._llm.has_unfinished_requests()
-                return
+                while True:
+                    self._commands.get(block=is_idle)()
+                    is_idle = not self._llm.has_unfinished_requests()
             except queue.Empty:
                 pass
             try:
                 for output in self._llm.step():
                     if output.finished:
                         self._resolve(self._waiting.pop(output.request_id), output, None)
-            except Exception as error:  # the engine is broken: everyone waiting must hear of it
+            except Exception as error:  # the engine is broken: all who wait must hear of it
                 waiting, self._waiting = self._waiting, {}
                 for entry in waiting.values():
                     self._resolve(entry, None, error)
@@ -169,49 +159,49 @@ class InProcessHost:
     async def rpc(self, method: str, **kwargs: Any) -> list[Any]:
         return await self._call(lambda: self._llm.collective_rpc(method, kwargs=kwargs))
 
-    async def reset_prefix_cache(self) -> None:
-        await self._call(self._llm.reset_prefix_cache)
-
-    def shutdown(self) -> None:
-        self._commands.put(None)
-        self._thread.join(timeout=10)
+    async def reset_prefix_cache(self) -> bool:
+        return await self._call(self._llm.reset_prefix_cache)
 
 
 class VllmEngine:
     """One engine: samples with one seed per sample, and keeps the time it was busy."""
 
-    def __init__(self, settings: EngineSettings) -> None:
+    def __init__(
+        self, settings: EngineSettings, decode: Callable[[Sequence[int]], str], stop_ids: Sequence[int]
+    ) -> None:
         self._host: Host = InProcessHost(settings) if settings.in_process else AsyncHost(settings)
+        self._decode, self._stop_ids = decode, list(stop_ids)
         self._ids = itertools.count()
         self._active, self._busy_since, self._busy_seconds = 0, 0.0, 0.0
         self.weight_version = 0
 
-    async def sample(self, token_ids: Iterable[int], sampling: Sampling, stop_ids: Sequence[int]) -> list[Sampled]:
+    async def sample(self, token_ids: Iterable[int], sampling: Sampling) -> tuple[Trajectory, ...]:
         """`sampling.count` independent completions of one prompt; its prefix is computed once."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         prompt = [int(token) for token in token_ids]
 
-        async def one(seed: int) -> Sampled:
+        async def one(seed: int) -> Trajectory:
             params = SamplingParams(
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
                 max_tokens=sampling.max_tokens,
                 seed=seed,
                 logprobs=0,
-                stop_token_ids=list(stop_ids),
+                stop_token_ids=self._stop_ids,
                 detokenize=False,
                 output_kind=RequestOutputKind.FINAL_ONLY,
             )
             output = (await self._host.request(str(next(self._ids)), prompt, params)).outputs[0]
-            tokens = tuple(output.token_ids)
-            logprobs = tuple(step[token].logprob for token, step in zip(tokens, output.logprobs, strict=True))
-            return Sampled(tokens, logprobs, "length" if output.finish_reason == "length" else "stop")
+            tokens = list(output.token_ids)
+            logprobs = [step[token].logprob for token, step in zip(tokens, output.logprobs, strict=True)]
+            finish = FinishReason.LENGTH if output.finish_reason == "length" else FinishReason.STOP
+            return Trajectory.of_one_turn(tokens, logprobs, self._decode(tokens), finish, seed, self.weight_version)
 
         self._enter()
         try:
-            return list(await asyncio.gather(*map(one, sampling.seeds)))
+            return tuple(await asyncio.gather(*map(one, sampling.seeds)))
         finally:
             self._leave()
 
@@ -233,6 +223,10 @@ class VllmEngine:
     async def connect_weights(self, init_info: dict[str, Any]) -> None:
         await self._host.rpc("init_weight_transfer_engine", init_info=init_info)
 
+    async def disconnect_weights(self) -> None:
+        """Close the transport's groups and sockets, so that it can be connected again."""
+        await self._host.rpc("close_weight_transfer")
+
     async def begin_update(self) -> None:
         """Make ready to receive weights.
 
@@ -247,21 +241,19 @@ class VllmEngine:
         await self._host.rpc("update_weights", update_info=update_info)
 
     async def finish_update(self, version: int) -> str:
-        """Put the received weights to use, forget cached prefixes; returns the checksum of what was received.
+        """Put the received weights to use and forget cached prefixes; returns the checksum of what was received.
 
         Raises:
-            RuntimeError: the workers of this engine received different weights.
+            RuntimeError: the workers of this engine received different weights, or cached prefixes remain.
         """
         await self._host.rpc("finish_weight_update")
-        await self._host.reset_prefix_cache()
+        if not await self._host.reset_prefix_cache():
+            raise RuntimeError("the prefix cache could not be reset, so it would serve the old weights")
         checksums = set(await self._host.rpc("received_checksum"))
         if len(checksums) != 1:
             raise RuntimeError(f"the workers of one engine received different weights: {sorted(checksums)}")
         self.weight_version = version
         return checksums.pop()
-
-    def shutdown(self) -> None:
-        self._host.shutdown()
 
     def describe(self) -> dict[str, Any]:
         return {"host": type(self._host).__name__, "weight_version": self.weight_version}

@@ -4,12 +4,21 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from mel_ray.records.ports import Saver
-from mel_ray.driver.state import DriverState
 
-STATE_FILE = "driver.json"
+STATE_FILE = "driver.json"  # what makes a checkpoint complete
 LATEST = "latest"
+
+
+class State(Protocol):
+    """The driver's state, written last."""
+
+    @property
+    def step(self) -> int: ...
+
+    def write(self, folder: Path) -> None: ...
 
 
 def _sync(path: Path) -> None:
@@ -37,7 +46,7 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int, savers: Sequence[Saver]) -> None:
         self._folder, self._keep, self._savers = folder, keep, savers
 
-    async def save(self, state: DriverState) -> None:
+    async def save(self, state: State) -> None:
         name = f"step-{state.step:06d}"
         final, partial = self._folder / name, self._folder / f".{name}.partial"
         if (final / STATE_FILE).exists():
@@ -48,7 +57,7 @@ class Checkpoints:
         partial.mkdir(parents=True)
         for saver in self._savers:
             await saver.save(partial)
-        state.write(partial / STATE_FILE)
+        state.write(partial)
         for file in partial.rglob("*"):
             _sync(file)
         partial.rename(final)

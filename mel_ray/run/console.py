@@ -8,7 +8,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from mel_ray.records.report import EvalReport, StepReport
+from mel_ray.records.reports import EvalReport, StepReport
 
 
 def step_line(metrics: Any) -> str:

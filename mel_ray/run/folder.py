@@ -7,6 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+FORMAT = 2  # raised when an older folder can no longer be continued; 1 had no format file
+
 
 class RunFolderError(Exception):
     """The folder cannot be used; the message is a sentence."""
@@ -17,6 +19,10 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    @property
+    def format_file(self) -> Path:
+        return self.path / "format"
 
     @property
     def logs(self) -> Path:
@@ -75,11 +81,25 @@ class RunFolder:
                 )
             for name in ("logs", "experiences", "trajectories", "eval", "checkpoints"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)
+            if not self.format_file.exists():
+                self.format_file.write_text(f"{FORMAT}\n")
             probe = self.path / ".probe"
             probe.write_text("x")
             probe.unlink()
         except OSError as error:
             raise RunFolderError(f"the run folder {self.path} cannot be written: {error.strerror}") from error
+
+    def require_format(self) -> None:
+        """
+        Raises:
+            RunFolderError: another version of mel_ray wrote the folder, so its checkpoints cannot be continued.
+        """
+        found = self.format_file.read_text().strip() if self.format_file.exists() else "1"
+        if found != str(FORMAT):
+            raise RunFolderError(
+                f"the run folder {self.path} has format {found[:20]}, and this version of mel_ray continues format "
+                f"{FORMAT} alone; its metrics, experiences and export can still be read"
+            )
 
     def rewind(self, step: int) -> None:
         """Forget everything after `step`, so that a resumed run writes it once."""

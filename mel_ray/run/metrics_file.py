@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mel_ray.records.reports import EvalReport, StepReport
 from mel_ray.run.folder import RunFolder, write_json
-from mel_ray.records.report import EvalReport, StepReport
 
 
 class MetricsFile:

@@ -2,7 +2,7 @@
 
 from ray.util.metrics import Gauge
 
-from mel_ray.records.report import EvalReport, StepReport
+from mel_ray.records.reports import EvalReport, StepReport
 
 
 class RayMetricsSink:

@@ -12,11 +12,11 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
 
-from mel_ray.observe import figures
+from mel_ray.run import figures
 from mel_ray.run.console import is_score
-from mel_ray.run.store import read_experiences
-from mel_ray.run.metrics_file import read_metrics
 from mel_ray.run.folder import write_atomically
+from mel_ray.run.metrics_file import read_metrics
+from mel_ray.run.store import read_experiences
 from mel_ray.run.summary import evaluation_table, step_rows
 
 CARDS = 60
@@ -120,7 +120,7 @@ def write_report(paths: Sequence[Path], output: Path) -> None:
     """Write one self-contained HTML page about the runs."""
     runs = [RunData(path) for path in paths]
     table = _table(runs)
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent / "observe"), autoescape=True)
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
     page = environment.get_template("report.html.j2").render(
         names=[run.name for run in runs],
         subtitle=", ".join(f"{run.name}: {len(run.steps)} steps" for run in runs),

@@ -9,9 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mel_ray.records.experience import Draft
-from mel_ray.records.ledger import DraftFate
-from mel_ray.records.trajectory import Group
-from mel_ray.records.verdict import GroupVerdict
+from mel_ray.records.row import Row
+from mel_ray.records.trajectory import Group, Trajectory
 
 EXPERIENCE_SCHEMA = pa.schema(
     [
@@ -50,10 +49,8 @@ TRAJECTORY_SCHEMA = pa.schema(
 )
 
 
-def experience_row(
-    step: int, draft: Draft, fate: DraftFate, replay: Group | None, verdict: GroupVerdict | None
-) -> dict[str, Any]:
-    """One draft of D_M with everything known about it, kept or not."""
+def experience_row(step: int, row: Row, draft: Draft, replays: Sequence[Trajectory]) -> dict[str, Any]:
+    """One draft of D_M with everything known about it, kept or not; `replays` are those of `row.replays`."""
     written, experience = draft.trajectory, draft.experience
     return {
         "step": step,
@@ -66,33 +63,31 @@ def experience_row(
         "bifurcation": experience.bifurcation if experience else None,
         "critique": experience.critique if experience else None,
         "heuristics": list(experience.heuristics) if experience else [],
-        "replays": [trajectory.text for trajectory in replay.trajectories] if replay else [],
-        "replay_verdicts": [one.outcome.value for one in verdict.verdicts] if verdict else [],
-        "kept": fate is DraftFate.TRAINED,
-        "fate": fate.value,
+        "replays": [trajectory.text for trajectory in replays],
+        "replay_verdicts": [replay.verdict.outcome.value for replay in row.replays if replay.verdict],
+        "kept": row.is_proven,
+        "fate": row.fate.value if row.fate else None,
         "reason": draft.reason,
         "weight_version": written.weight_version if written else -1,
     }
 
 
-def trajectory_rows(step: int, group: Group, verdict: GroupVerdict) -> list[dict[str, Any]]:
-    """One row per trajectory of a judged group."""
-    return [
-        {
-            "step": step,
-            "question_id": group.prompt.question_id,
-            "question": group.prompt.question,
-            "answer": group.prompt.answer,
-            "response": trajectory.text,
-            "verdict": judged.outcome.value,
-            "extracted": judged.extracted,
-            "finish_reason": trajectory.finish_reason,
-            "tokens": len(trajectory.token_ids),
-            "seed": trajectory.seed,
-            "weight_version": trajectory.weight_version,
-        }
-        for trajectory, judged in zip(group.trajectories, verdict.verdicts, strict=True)
-    ]
+def trajectory_row(step: int, row: Row, group: Group) -> dict[str, Any]:
+    """One judged trajectory of a group."""
+    trajectory, verdict = group.trajectories[row.index], row.verdict
+    return {
+        "step": step,
+        "question_id": group.prompt.question_id,
+        "question": group.prompt.question,
+        "answer": group.prompt.answer,
+        "response": trajectory.text,
+        "verdict": verdict.outcome.value if verdict else None,
+        "extracted": verdict.extracted if verdict else None,
+        "finish_reason": trajectory.finish_reason.value,
+        "tokens": len(trajectory.token_ids),
+        "seed": trajectory.seed,
+        "weight_version": trajectory.weight_version,
+    }
 
 
 def write_rows(file: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mel_ray.run.metrics_file import read_metrics
 from mel_ray.records.ledger import Ledger
+from mel_ray.run.metrics_file import read_metrics
 
 
 def evaluation_table(rows: Sequence[dict[str, Any]]) -> dict[str, dict[int, dict[str, float]]]:

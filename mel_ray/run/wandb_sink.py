@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from mel_ray.records.report import EvalReport, StepReport
+from mel_ray.records.reports import EvalReport, StepReport
 
 
 def wandb_mode(setting: str) -> str:

@@ -1,17 +1,26 @@
 """config/: every shipped YAML composes; wrong requests are met with sentences."""
 
 import itertools
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import yaml
 
 from mel_ray.config.checks import find_problems, find_resource_problems
-from mel_ray.config.load import compose_config, known_keys, to_yaml, validate
+from mel_ray.config.keys import all_keys, defaults, keys_text, known_keys
+from mel_ray.config.load import compose_config, continued_config, to_yaml, validate
 from mel_ray.config.machine import Machine
-from mel_ray.config.plan import make_plan
-from mel_ray.records.problems import ConfigError
+from mel_ray.config.plan import disk_bytes, make_plan
+from mel_ray.config.schema import Config, ModelConfig, SourceConfig
 from mel_ray.config.templates import CONF_DIR, load_template
-from mel_ray.driver.state import DriverState
+from mel_ray.driver.state import RunState
+from mel_ray.mel.registry import PAIR_CHOICES
+from mel_ray.policy.registry import AGGREGATIONS, ALGORITHMS
 from mel_ray.policy.schedule import experience_weight, learning_rate
+from mel_ray.records.problems import ConfigError, Problem
+from mel_ray.rewards.registry import RULES
+from mel_ray.weights.registry import TRANSPORTS
 
 
 def problems_of(*overrides: str) -> str:
@@ -125,11 +134,139 @@ def test_real_models_get_the_papers_settings(model, cluster):
     assert make_plan(config).gpus <= 8 * nodes
 
 
-def test_the_resolved_configuration_round_trips():
-    import yaml
-
-    config = compose_config(["run.steps=7", "mel.weight=0.5"])
+@pytest.mark.parametrize("overrides", [["run.steps=7", "mel.weight=0.5"], ["run.name=größe"]])
+def test_the_resolved_configuration_round_trips(overrides):
+    config = compose_config(overrides)
     assert validate(yaml.safe_load(to_yaml(config))) == config
+
+
+# -- a default stands in the schema alone
+
+BASE = ("algorithm", "benchmark", "cluster", "data", "mel", "mel/template", "model")
+BASE_FILES = [CONF_DIR / "config.yaml"] + [CONF_DIR / group / f"{o}.yaml" for group in BASE for o in options(group)]
+
+
+def leaves(values: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if isinstance(values, dict):
+        for key, value in values.items():
+            yield from leaves(value, (*path, key))
+    elif path:
+        yield path, values
+
+
+@pytest.mark.parametrize("file", BASE_FILES, ids=lambda file: file.relative_to(CONF_DIR).as_posix())
+def test_no_base_file_restates_a_default(file):
+    """Presets and experiments may: they undo other choices."""
+    values = yaml.safe_load(file.read_text()) or {}
+    values.pop("defaults", None)
+    group = file.parent.relative_to(CONF_DIR).parts
+    schema = dict(leaves(defaults(SourceConfig) if group == ("benchmark",) else defaults()))
+    prefix = () if group == ("benchmark",) else group
+    restated = [path for path, value in leaves(values, prefix) if schema.get(path, ...) == value]
+    assert restated == []
+
+
+@pytest.mark.parametrize("file", sorted(CONF_DIR.rglob("*.yaml")), ids=lambda f: f.relative_to(CONF_DIR).as_posix())
+def test_every_file_says_what_it_is(file):
+    comments = [line for line in file.read_text().splitlines() if line.startswith("#") and "@package" not in line]
+    assert comments
+
+
+def test_the_schema_alone_is_the_embedded_default():
+    composed = compose_config(["~experiment"])
+    assert composed == Config(model=ModelConfig(path="embedded"), mel={"template": load_template("tiny")})
+
+
+def test_interpolations_reach_keys_that_only_the_schema_states():
+    plain = compose_config()
+    assert plain.eval.max_tokens == plain.mel.replay_max_tokens == plain.rollout.max_tokens
+    config = compose_config(["rollout.max_tokens=50", "mel.max_tokens=${rollout.prompts_per_step}"])
+    assert (config.eval.max_tokens, config.mel.replay_max_tokens, config.mel.max_tokens) == (50, 50, 16)
+    assert compose_config(["rollout.max_tokens=50", "eval.max_tokens=60"]).eval.max_tokens == 60
+
+
+def test_one_name_has_one_meaning():
+    assert not set(options("experiment")) & set(options("preset"))
+    assert compose_config(["experiment=mel_paper"]) == compose_config(["experiment=paper_scale"])
+    assert compose_config(["preset=mel_paper"]).algorithm.name == "mel_paper"
+
+
+# -- `mel keys`
+
+
+def test_every_key_has_a_sentence():
+    for key in all_keys():
+        assert key.sentence.endswith("."), key.path
+        assert not {"beside", "behind"} & set(key.sentence.split()), key.path
+
+
+def test_keys_text_holds_every_key_and_fits():
+    text = keys_text()
+    for key in all_keys():
+        assert key.is_section or f" {key.path} " in text
+    assert max(map(len, text.splitlines())) <= 110
+    (line,) = [line for line in text.splitlines() if " cluster.rollout.memory_share " in line]
+    assert line.split()[1:] == ["number", ">", "0", "and", "<=", "1", "default", "0.85"]
+    assert "or null" in keys_text("algorithm.dual_clip")
+    assert "required" in keys_text("model.path")
+
+
+def test_keys_text_for_a_word():
+    shown = keys_text("KL")
+    for path in ("algorithm.kl.coefficient", "algorithm.kl.estimator", "algorithm.kl.where"):
+        assert path in shown
+    assert "One of: k1, k2, k3." in shown
+    assert "run.steps" not in shown
+    assert "cluster.rollout.kv_cache_mib" in keys_text("mib.")  # by its sentence
+    assert "rollout.group_size" in keys_text("grup_size")
+    assert keys_text("zzzz").startswith("No key has 'zzzz'")
+
+
+# -- names with an implementation each
+
+REGISTRIES = {
+    "algorithm.advantage": ALGORITHMS,
+    "algorithm.aggregation": AGGREGATIONS,
+    "mel.pair_choice": PAIR_CHOICES,
+    "cluster.weight_transfer": TRANSPORTS,
+    "reward.extract": RULES,
+}
+
+
+@pytest.mark.parametrize("key", REGISTRIES)
+def test_a_registry_line_is_all_the_configuration_needs(key, monkeypatch):
+    value = "[{}]" if key == "reward.extract" else "{}"
+    known = next(iter(REGISTRIES[key]))
+    text = problems_of(f"{key}={value.format(known + 'x')}")
+    assert "there is no such" in text
+    assert f"Did you mean '{known}'?" in text
+    assert all(name in text for name in REGISTRIES[key])
+    assert "toy" not in keys_text(key)
+    monkeypatch.setitem(REGISTRIES[key], "toy", object())
+    assert compose_config([f"{key}={value.format('toy')}"])
+    assert "toy" in keys_text(key)
+
+
+class Toy:
+    """Stands for an algorithm or a transport that finds fault with everything."""
+
+    needs_group = True
+
+    def problems(self, options: Any) -> Iterator[Problem]:
+        yield Problem("toy", None, f"says the toy of {type(options).__name__}")
+
+
+def test_an_algorithm_and_a_transport_bring_their_own_problems(monkeypatch):
+    monkeypatch.setitem(ALGORITHMS, "toy", Toy())
+    monkeypatch.setitem(TRANSPORTS, "toy", Toy())
+    assert "the toy of AlgorithmConfig" in problems_of("algorithm.advantage=toy")
+    assert "rollout.group_size=1: a group of one" in problems_of("algorithm.advantage=toy", "rollout.group_size=1")
+    assert "the toy of ClusterConfig" in problems_of("cluster.weight_transfer=toy")
+
+
+@pytest.mark.parametrize("cluster", [["cluster.nodes=2"], ["cluster=2x8", "cluster.weight_transfer=auto"]])
+def test_the_automatic_transport_has_no_problems(cluster):
+    assert find_problems(compose_config(cluster)) == []
 
 
 @pytest.mark.parametrize("prefix", ["", "+", "++"])
@@ -147,6 +284,16 @@ def test_mistyped_keys_are_met_with_did_you_mean(prefix):
         (["mel.min_correct_replays=2"], "there are only mel.replays=1"),
         (["cluster.weight_transfer=nccl"], "NCCL needs GPUs"),
         (["model=nope"], "there is no such option"),
+        (["model=tinny"], "Did you mean 'tiny'?"),
+        (["algorithm.advantage=nope"], "there is no such advantage estimator; there are: group_standardised"),
+        (["cluster.weight_transfer=mpi"], "there is no such transport; there are: auto, shm, gloo, nccl."),
+        (["cluster=1x8", "cluster.weight_transfer=shm"], "this transport is for CPU"),
+        (["cluster.weight_transfer=shm", "cluster.nodes=2"], "shared memory does not reach 2 nodes"),
+        (["eval.benchmarks.name=x"], "eval.benchmarks.name: there is no such key"),
+        (["eval=3"], "this is a group of keys"),
+        (["run=3"], "this is a section"),
+        (["model=3"], "there is no such option"),
+        (["run.name=a,b"], "makes this several values"),
         (["eval.benchmarks=[aime23]"], "Did you mean 'aime2"),
         (["data=table"], "data.train.path: this key is required"),
         (["rollout.temperature=0"], "would be the same"),
@@ -180,6 +327,62 @@ def test_each_problem_is_a_sentence(overrides, words):
     assert "Traceback" not in text
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("../x", "cannot contain '/'"),
+        ("a/b", "cannot contain '/'"),
+        (".", "cannot begin with '.'"),
+        ("..", "cannot begin with '.'"),
+        (".hidden", "cannot begin with '.'"),
+        ("-x", "cannot begin with '-'"),
+        ("", "must not be empty"),
+        ("'  '", "must not be empty"),
+        ("a\x07b", "control character"),
+        ("'a\nb'", "control character"),
+        ("x" * 101, "at most 100 characters"),
+        ("語" * 90, "255 bytes"),
+    ],
+)
+def test_a_run_name_that_is_no_folder_is_a_sentence(name, words):
+    text = problems_of(f"run.name={name}")
+    assert words in text
+    assert text.startswith("run.name=")
+    assert len(text.splitlines()) == 1
+    assert text.isprintable()
+
+
+@pytest.mark.parametrize("name", ["größe", "a b", "run-1.2_c", "x" * 100, "日本", "it's", "50%", "a#b", "ü\\", "a=b"])
+def test_any_folder_name_is_a_run_name(name):
+    config = compose_config([f"run.name={name}"])
+    assert config.run.name == name
+    assert find_problems(config) == []
+
+
+def test_values_that_hydra_cannot_read_are_texts():
+    assert compose_config(["data.prompt=Frage: {{ question }}?"]).data.prompt == "Frage: {{ question }}?"
+    assert compose_config(["data.prompt={{ question }}!"]).data.prompt == "{{ question }}!"
+    assert "valid integer" in problems_of("run.steps=zwölf")
+    assert "there is no such option" in problems_of("model=größe")
+
+
+@pytest.mark.parametrize("text", ["nonsense", "größe", "größe=3", "=3", "run steps=3", "run.steps=[1,2", "run.name='x"])
+def test_nonsense_stays_nonsense(text):
+    assert "this is not an override" in problems_of(text)
+
+
+def test_a_stored_configuration_is_continued_with_single_keys_overridden(tmp_path):
+    stored = tmp_path / "config.yaml"
+    values = yaml.safe_load(to_yaml(compose_config(["run.steps=7", "experiment=mel_paper"])))
+    del values["observe"]["console"]  # a key that came after that run
+    stored.write_text(yaml.safe_dump(values))
+    config = continued_config(stored, ["run.name=größe", "algorithm.lr=0.5"])
+    assert (config.run.name, config.algorithm.lr, config.run.steps) == ("größe", 0.5, 7)
+    assert config.observe.console == "auto"
+    with pytest.raises(ConfigError, match="keeps its groups"):
+        continued_config(stored, ["mel=off"])
+
+
 def test_all_problems_are_listed_at_once():
     text = problems_of("rollout.group_size=1", "algorithm.minibatches=3", "cluster.weight_transfer=nccl")
     assert len(text.splitlines()) == 3
@@ -193,6 +396,38 @@ def test_resources():
     big = compose_config(["model=qwen3_8b_base", "cluster=2x8"])
     assert "16 GPUs" in str(find_resource_problems(big, Machine(512, 8, is_cluster=True))[0])
     assert find_resource_problems(big, Machine(512, 16)) == []
+
+
+def test_the_plan_names_every_pool_with_actors():
+    plan = make_plan(compose_config())
+    assert [pool.name for pool in plan.pools] == ["rollout", "verifier", "experience", "policy"]
+    assert (plan.pool("rollout").actors, plan.pool("rollout").threads, plan.pool("policy").threads) == (2, 1, 2)
+    assert "experience-engine" not in plan
+    with pytest.raises(KeyError):
+        plan.pool("experience-engine")
+
+    overrides = ["model=qwen3_8b_base", "cluster=4x8", "cluster.rollout.tensor_parallel=2"]
+    plan = make_plan(compose_config(overrides))
+    engine = plan.pool("experience-engine")
+    assert (engine.actors, engine.gpus, engine.threads, engine.cpus) == (4, 2, 2, 2.0)
+    assert plan.gpus == 12 * 2 + 4 * 2 + 16
+    assert plan.cpus == sum(pool.actors * pool.cpus for pool in plan.pools)
+    assert "experience-engine" not in make_plan(compose_config([*overrides, "mel=off"]))
+
+
+def test_disk_space():
+    """Per checkpoint and weight: what is stored of it, in units of the weight file."""
+    rest = 8 << 20
+
+    def states(*overrides: str) -> int:
+        config = compose_config(["checkpoint.keep=1", *overrides])
+        return (disk_bytes(config, 1000) - rest - 1000) // (2 * 1000)
+
+    assert states() == 3  # weights and two moments in float32
+    assert states("model.dtype=bfloat16") == 7  # the same twice as large, and the weights themselves
+    assert states("mel.combination=separate") == 5
+    assert states("mel.reptile.every=4") == 4
+    assert states("mel.combination=separate", "mel.reptile.every=4", "mel=off") == 3
 
 
 def test_known_keys_hold_nested_ones():
@@ -209,8 +444,7 @@ def test_learning_rate_schedules():
     config = compose_config(["algorithm.lr=1.0", "algorithm.warmup_steps=4", "algorithm.lr_schedule=linear"]).algorithm
     rates = [learning_rate(config, step, 10) for step in range(1, 11)]
     assert rates[0] == pytest.approx(0.25)
-    assert rates[4] == pytest.approx(0.6)  # four of ten steps lie behind
-    assert rates == [pytest.approx(r) for r in rates]
+    assert rates[4] == pytest.approx(0.6)  # after four of ten steps
     assert all(a >= b for a, b in itertools.pairwise(rates[4:]))
     weights = compose_config(["mel.weight=2.0", "mel.weight_schedule=cosine"]).mel
     assert [experience_weight(weights, step, 4) for step in (1, 3)] == pytest.approx([2.0, 1.0])
@@ -218,7 +452,7 @@ def test_learning_rate_schedules():
     assert {learning_rate(constant, step, 10) for step in (1, 5, 10)} == {0.5}
 
 
-def test_driver_state_round_trips(tmp_path):
-    state = DriverState(7, 112, 6)
-    state.write(tmp_path / "driver.json")
-    assert DriverState.read(tmp_path / "driver.json") == state
+def test_run_state_round_trips(tmp_path):
+    state = RunState(7, 112, 6)
+    state.write(tmp_path)
+    assert RunState.read(tmp_path) == state

@@ -20,7 +20,7 @@ def commands() -> list[str]:
         found += [
             line.split("#")[0].strip()
             for line in text.splitlines()
-            if line.startswith("    ") and "mel_ray.cli.train" in line
+            if line.startswith("    ") and "mel_ray.main" in line
         ]
     return found
 
@@ -32,6 +32,6 @@ def test_there_are_commands_to_check():
 @pytest.mark.parametrize("command", commands())
 def test_a_shown_command_composes(command):
     words = shlex.split(re.sub(r"=S\b", "=1", command.replace("|", " ")))
-    overrides = [word for word in words[words.index("mel_ray.cli.train") + 1 :] if re.match(r"[a-z/+]+[\w./+]*=", word)]
+    overrides = [word for word in words[words.index("mel_ray.main") + 1 :] if re.match(r"[a-z/+]+[\w./+]*=", word)]
     last = list({word.split("=")[0]: word for word in overrides}.values())
     assert find_problems(compose_config(last)) == []

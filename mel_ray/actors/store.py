@@ -1,0 +1,17 @@
+"""Ray's object store behind the port that those who follow references know."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+
+from mel_ray.records.row import Ref
+
+
+class RayStore:
+    async def get(self, refs: Sequence[Ref]) -> list[Any]:
+        return await asyncio.to_thread(ray.get, list(refs)) if refs else []
+
+    def put(self, record: Any) -> Ref:
+        return ray.put(record)

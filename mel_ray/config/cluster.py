@@ -1,0 +1,106 @@
+"""What a run uses of a machine or cluster: the keys of `cluster`. The defaults fit two CPU cores."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from mel_ray.config.section import NameIn, Section, transports
+
+Transport = Annotated[str, NameIn("transport", transports, also=("auto",))]
+
+
+class RolloutPoolConfig(Section):
+    """Engines that sample completions; the experience pool's own engines have the same size."""
+
+    engines: int = Field(2, ge=1)
+    """Number of vLLM engines."""
+    tensor_parallel: int = Field(1, ge=1)
+    """GPUs per engine."""
+    cpus: float = Field(0.4, gt=0.0)
+    """CPUs that Ray reserves for each engine."""
+    threads: int = Field(1, ge=1)
+    """CPU threads of each engine."""
+    in_process: bool = True
+    """Run the engine inside its actor instead of in a process of its own; on CPU only."""
+    max_sequences: int = Field(256, ge=1)
+    """Largest number of sequences that an engine runs at the same time."""
+    memory_share: float = Field(0.85, gt=0.0, le=1.0)
+    """On GPU: fraction of the memory that an engine may use."""
+    kv_cache_mib: int = Field(128, ge=16)
+    """On CPU: size of each engine's KV cache, in MiB."""
+
+
+class ExperiencePoolConfig(Section):
+    """Actors that turn groups into meta-experiences, and the engines they ask for tokens."""
+
+    engines: int = Field(0, ge=0)
+    """Number of engines of its own; 0 borrows the rollout pool's."""
+    actors: int = Field(1, ge=1)
+    """Number of actors."""
+    cpus: float = Field(0.1, gt=0.0)
+    """CPUs that Ray reserves for each actor."""
+
+
+class VerifierPoolConfig(Section):
+    """Actors that judge answers, each in a child process that can be killed."""
+
+    actors: int = Field(1, ge=1)
+    """Number of actors."""
+    cpus: float = Field(0.1, gt=0.0)
+    """CPUs that Ray reserves for each actor."""
+    deadline: float = Field(5.0, gt=0.0)
+    """Seconds per response after which the judging process is killed and the outcome is a timeout."""
+
+
+class PolicyPoolConfig(Section):
+    """ZeRO-3 ranks that train the policy."""
+
+    ranks: int = Field(1, ge=1)
+    """Number of ranks; each uses one GPU, or on CPU at least one core."""
+    cpus: float = Field(0.4, gt=0.0)
+    """CPUs that Ray reserves for each rank."""
+    threads: int = Field(2, ge=1)
+    """CPU threads of each rank."""
+    token_budget: int = Field(4096, ge=16)
+    """Size of a microbatch in tokens: its rows times its longest row."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass to save memory."""
+    logprob_chunk: int = Field(4096, ge=1)
+    """Token positions whose logits are in memory at the same time."""
+    attention: str = "sdpa"
+    """Attention implementation of Transformers."""
+
+
+class DeadlineConfig(Section):
+    """How long to wait for an actor, in seconds; waiting longer is an error."""
+
+    start: float = Field(600.0, gt=0.0)
+    """Seconds for an actor to start and load its model."""
+    generate: float = Field(1800.0, gt=0.0)
+    """Seconds to sample one group, write its meta-experiences or replay one."""
+    judge: float = Field(600.0, gt=0.0)
+    """Seconds to judge one group."""
+    train: float = Field(3600.0, gt=0.0)
+    """Seconds for the update of one batch."""
+    publish: float = Field(600.0, gt=0.0)
+    """Seconds for each phase of sending new weights to the engines."""
+    checkpoint: float = Field(1800.0, gt=0.0)
+    """Seconds to save, load or export the policy."""
+
+
+class ClusterConfig(Section):
+    """Devices and the sizes of the four pools."""
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where engines and ranks run."""
+    nodes: int = Field(1, ge=1)
+    """Number of machines."""
+    gpus_per_node: int = Field(0, ge=0)
+    """GPUs of each machine."""
+    weight_transfer: Transport = "auto"
+    """How weights travel to the engines; auto chooses by device and number of nodes."""
+    rollout: RolloutPoolConfig = RolloutPoolConfig()
+    experience: ExperiencePoolConfig = ExperiencePoolConfig()
+    verifier: VerifierPoolConfig = VerifierPoolConfig()
+    policy: PolicyPoolConfig = PolicyPoolConfig()
+    deadlines: DeadlineConfig = DeadlineConfig()

@@ -1,0 +1,169 @@
+"""Learn: section 3.3 of the paper on one screen.
+
+Consumes the explored questions of a step, produces an update of the policy. Waits for the policy pool; while that
+trains, the archive writes the step's texts.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mel_ray.config.schema import Config
+from mel_ray.mel.lesson import lessons_of
+from mel_ray.mel.memory import Memory
+from mel_ray.policy.batch import map_rows, optimizer_steps, rows_in, settle_fates, shard
+from mel_ray.policy.penalty import kl_penalty_to_go
+from mel_ray.policy.rows import Lessons, decide, rows_of, score, weigh
+from mel_ray.policy.schedule import experience_weight, learning_rate
+from mel_ray.policy.settings import loss_settings
+from mel_ray.records.arrays import Floats
+from mel_ray.records.ports import Archive, Policy
+from mel_ray.records.reports import UpdateReport
+from mel_ray.records.row import Explored, Ref, Row, attempts
+from mel_ray.records.step import OptimizerStep, Shards, TrainSettings
+
+LogprobsOf = dict[tuple[Ref | None, int], Floats]
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """`rows` are those of the step with their final fates."""
+
+    rows: list[Row]
+    lessons: Lessons
+    minibatches: int
+    settings: TrainSettings
+    update: UpdateReport
+    recording: asyncio.Task[None]
+
+
+class Learner:
+    def __init__(self, cfg: Config, policy: Policy, memory: Memory, archive: Archive) -> None:
+        self.cfg, self.policy, self.memory, self.archive = cfg, policy, memory, archive
+
+    async def learn(self, step: int, explored: Sequence[Explored]) -> Learned:
+        algorithm, settings = self.cfg.algorithm, self._settings(step)
+        rows = await self._with_penalty_logprobs(rows_of(explored))
+        rows = decide(score(rows, algorithm, self.cfg.rollout.max_tokens, self._penalties(rows)), algorithm)
+        lessons = self._lessons(rows, step)
+        minibatches = weigh(rows, lessons, self.cfg)
+        steps = await self._with_logprobs(self._steps(minibatches, step), settings)  # Eqs. 7, 9, 10
+        rows = settle_fates(rows, steps)
+        recording = asyncio.create_task(self.archive.record(step, rows))
+        try:
+            update = await self.policy.train(steps, settings)
+        except BaseException:
+            await recording  # the texts are there: keep them
+            raise
+        return Learned(rows, lessons, len(minibatches), settings, update, recording)
+
+    def _settings(self, step: int) -> TrainSettings:
+        algorithm, mel = self.cfg.algorithm, self.cfg.mel
+        slow_every = mel.reptile.every if mel.enabled else 0
+        return TrainSettings(
+            lr=learning_rate(algorithm, step, self.cfg.run.steps),
+            loss=loss_settings(algorithm),
+            epochs=algorithm.epochs,
+            slow_rate=mel.reptile.rate if slow_every and step % slow_every == 0 else None,
+        )
+
+    def _lessons(self, rows: Sequence[Row], step: int) -> Lessons:
+        """This step's lessons and those drawn from memory, which then learns of the new ones.
+
+        Where the two objectives are not simply added, the weight lies elsewhere: in the gradient's scale (balanced)
+        or in the learning rate (separate).
+        """
+        mel = self.cfg.mel
+        weight = experience_weight(mel, step, self.cfg.run.steps)
+        if not (mel.enabled and weight):
+            return Lessons()
+        fresh = lessons_of(rows, mel)
+        past = self.memory.draw(step, mel.memory.per_step)
+        self.memory.add(step, fresh)
+        weight = weight if mel.combination == "joint" else 1.0
+        return Lessons(fresh, weight, past, weight * mel.memory.weight)
+
+    def _steps(self, minibatches: Sequence[Sequence[Row]], step: int) -> tuple[OptimizerStep, ...]:
+        every, mel = self.cfg.observe.gradient_split_every, self.cfg.mel
+        weight = experience_weight(mel, step, self.cfg.run.steps)
+        is_split_due = every > 0 and step % every == 0
+        return optimizer_steps(minibatches, mel, weight, self.policy.ranks, self._token_budget, is_split_due)
+
+    @property
+    def _token_budget(self) -> int:
+        return self.cfg.cluster.policy.token_budget
+
+    # -- scoring passes, where credit or the ratio's denominator needs them
+
+    async def _with_penalty_logprobs(self, rows: list[Row]) -> list[Row]:
+        """The batch's attempts with logprobs under the current and the initial policy, where a KL penalty in the
+        reward or in the return needs them."""
+        kl = self.cfg.algorithm.kl
+        scored = [row for row in attempts(rows) if row.group >= 0 and row.trained_tokens]
+        if not (scored and kl.coefficient and kl.where != "loss"):
+            return rows
+        shards = shard(scored, self.policy.ranks, self._token_budget)
+        old, reference = await self._logprobs(shards), await self._logprobs(shards, of_reference=True)
+        return [
+            replace(row, old_logprobs=old[row.sample], reference_logprobs=reference[row.sample])
+            if row.sample in old
+            else row
+            for row in rows
+        ]
+
+    def _penalties(self, rows: Sequence[Row]) -> LogprobsOf:
+        kl, found = self.cfg.algorithm.kl, {}
+        for row in rows:
+            if row.old_logprobs is not None and row.reference_logprobs is not None:
+                found[row.sample] = kl_penalty_to_go(
+                    row.old_logprobs, row.reference_logprobs, kl.estimator, kl.coefficient
+                )
+        if not found:
+            return {}
+        nothing = {row.sample: np.zeros(row.trained_tokens, dtype=np.float32) for row in attempts(rows)}
+        return nothing | found
+
+    async def _with_logprobs(
+        self, steps: Sequence[OptimizerStep], settings: TrainSettings
+    ) -> tuple[OptimizerStep, ...]:
+        """The steps with what their loss compares with: the ratio's denominator, where an optimizer step comes before
+        another on attempts, and the reference."""
+        has_old = settings.epochs > 1 or any(step.optimizer == "policy" for step in steps[1:])
+        result = []
+        for step in steps:
+            shards = step.shards
+            if has_old:
+                shards = await self._attached(shards, of_reference=False)
+            else:
+                shards = map_rows(shards, lambda row: replace(row, old_logprobs=None))
+            if settings.loss.needs_reference:
+                shards = await self._attached(shards, of_reference=True)
+            result.append(replace(step, shards=shards))
+        return tuple(result)
+
+    async def _attached(self, shards: Shards, of_reference: bool) -> Shards:
+        known = [
+            row.reference_logprobs if of_reference else row.old_logprobs for row in rows_in(shards) if not row.is_lesson
+        ]
+        if all(logprobs is not None for logprobs in known):
+            return shards  # known since the penalty; a lesson needs none
+        found = await self._logprobs(shards, of_reference)
+
+        def with_field(row: Row, logprobs: Floats) -> Row:
+            if of_reference:
+                return replace(row, reference_logprobs=logprobs)
+            return replace(row, old_logprobs=logprobs)
+
+        return map_rows(shards, lambda row: with_field(row, found[row.ref, row.index]))
+
+    async def _logprobs(self, shards: Shards, of_reference: bool = False) -> LogprobsOf:
+        """By reference and index of what was scored."""
+        scored = await self.policy.score(shards, of_reference)
+        return {
+            (row.ref, row.index): logprobs
+            for rank, found in zip(shards, scored, strict=True)
+            for microbatch, arrays in zip(rank, found, strict=True)
+            for row, logprobs in zip(microbatch, arrays, strict=True)
+        }

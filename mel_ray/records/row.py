@@ -1,0 +1,156 @@
+"""One row per sample, from the moment it is sampled until the ledger counts it.
+
+A pool returns rows instead of tokens: the driver sees lengths, verdicts and a reference. Learning adds to a row what it
+makes of the sample: reward, credit, fate, weight. The tokens stay in the object store, where the row's `ref` leads.
+"""
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from hashlib import blake2b
+
+from mel_ray.records.arrays import Floats
+from mel_ray.records.experience import Draft, DraftState
+from mel_ray.records.ledger import DraftFate, Ledger, TrajectoryFate
+from mel_ray.records.trajectory import FinishReason, Group
+from mel_ray.records.verdict import Verdict
+
+Ref = Hashable  # a record in the object store; only pools and stores follow it
+Credit = float | Floats  # advantage of every trained token, [trained tokens]; a number holds for all of them
+
+
+class RowKind(StrEnum):
+    ATTEMPT = "attempt"  # `ref` leads to a Group, of which this is trajectory `index`
+    DRAFT = "draft"  # `ref` leads to a tuple of Drafts, of which this is number `index`
+    REPLAY = "replay"  # as ATTEMPT, sampled with a meta-experience in the prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Lengths are in tokens. What has no meaning for a kind of row keeps its default."""
+
+    kind: RowKind
+    index: int
+    question_id: str
+    prompt_tokens: int
+    tokens: int  # that follow the prompt
+    trained_tokens: int  # of these, under the mask
+    finish_reason: FinishReason
+    versions: tuple[int, int]  # the oldest and the newest weights that sampled it
+    digest: str = ""  # equal for equal tokens; empty where nobody asked
+    ref: Ref | None = None
+
+    # what was found out about it
+    verdict: Verdict | None = None
+    state: DraftState | None = None  # of a draft
+    heuristics: tuple[int, int] | None = None  # tokens (first, one past the last) of a draft that state H
+    replays: tuple["Row", ...] = ()  # of a draft
+    is_proven: bool = False  # Eq. 6
+
+    # what learning makes of it
+    group: int = -1  # which question of the batch it belongs to
+    reward: float | None = None
+    credit: Credit = 0.0
+    fate: TrajectoryFate | DraftFate | None = None
+    pg_weight: float = 0.0  # of each trained token
+    nll_weight: float = 0.0
+    old_logprobs: Floats | None = None  # of its trained tokens, under the policy before the update
+    reference_logprobs: Floats | None = None  # under the initial policy
+
+    # a lesson: what to train, and as an answer to what
+    context: Ref | None = None  # a Group whose prompt is the context; None: the prompt it was sampled from
+    span: tuple[int, int] | None = None  # tokens that are trained; None: those under the mask
+    teaches: tuple[Ref | None, int] | None = None  # the draft in whose place this replay is trained
+
+    @property
+    def sample(self) -> tuple[Ref | None, int]:
+        """Which sample this row is about, whatever is trained for it."""
+        return self.teaches or (self.ref, self.index)
+
+    @property
+    def is_lesson(self) -> bool:
+        return self.kind is not RowKind.ATTEMPT
+
+    @property
+    def length(self) -> int:
+        return self.prompt_tokens + self.tokens
+
+    @property
+    def has_weight(self) -> bool:
+        return bool(self.pg_weight or self.nll_weight)
+
+
+Explored = tuple[Row, ...]  # everything one question brought: its attempts, then its drafts
+
+
+def rows_of_group(group: Group, kind: RowKind = RowKind.ATTEMPT) -> tuple[Row, ...]:
+    """One row per trajectory of a group; the pool that stores the group adds the reference."""
+    return tuple(
+        Row(
+            kind=kind,
+            index=index,
+            question_id=group.prompt.question_id,
+            prompt_tokens=len(group.prompt.token_ids),
+            tokens=len(one.token_ids),
+            trained_tokens=int(one.mask.sum()),
+            finish_reason=one.finish_reason,
+            versions=(int(one.versions.min()), int(one.versions.max())) if len(one.versions) else (-1, -1),
+            digest=blake2b(one.token_ids.tobytes(), digest_size=8).hexdigest(),
+        )
+        for index, one in enumerate(group.trajectories)
+    )
+
+
+def row_of_draft(draft: Draft, index: int) -> Row:
+    """The row of a draft; one that was never written has no tokens."""
+    written = rows_of_group(draft.written)[0] if draft.written else None
+    rejected = draft.state.fate
+    if written is None:
+        return Row(RowKind.DRAFT, index, draft.question_id, 0, 0, 0, FinishReason.STOP, (-1, -1), state=draft.state,
+                   fate=rejected)  # fmt: skip
+    span = draft.heuristics_span or (0, written.tokens)
+    return replace(written, kind=RowKind.DRAFT, index=index, state=draft.state, heuristics=span, fate=rejected)
+
+
+def attempts(rows: Iterable[Row]) -> list[Row]:
+    return [row for row in rows if row.kind is RowKind.ATTEMPT]
+
+
+def drafts(rows: Iterable[Row]) -> list[Row]:
+    return [row for row in rows if row.kind is RowKind.DRAFT]
+
+
+def correct(rows: Sequence[Row]) -> list[int]:
+    """Positions of the rows that were judged correct: Y+."""
+    return [position for position, row in enumerate(rows) if row.verdict and row.verdict.is_correct]
+
+
+def incorrect(rows: Sequence[Row]) -> list[int]:
+    """Positions of the rows that were judged and are not correct: Y-."""
+    return [position for position, row in enumerate(rows) if row.verdict and row.verdict.is_incorrect]
+
+
+def is_mixed(rows: Sequence[Row]) -> bool:
+    """Whether a question's attempts hold both kinds."""
+    own = attempts(rows)
+    return bool(correct(own)) and bool(incorrect(own))
+
+
+def count_fates(rows: Iterable[Row]) -> Ledger:
+    """The ledger of a step, counted over its rows after the batch was made.
+
+    Raises:
+        ValueError: a sample has no fate.
+    """
+    trajectories: dict[TrajectoryFate, int] = {}
+    drafted: dict[DraftFate, int] = {}
+    rows = list(rows)
+    for row in rows:
+        if isinstance(row.fate, TrajectoryFate):
+            trajectories[row.fate] = trajectories.get(row.fate, 0) + 1
+        elif isinstance(row.fate, DraftFate):
+            drafted[row.fate] = drafted.get(row.fate, 0) + 1
+    counted = Ledger(len(attempts(rows)), len(drafts(rows)), trajectories, drafted)
+    if not counted.is_balanced:
+        raise ValueError(f"the sample ledger does not add up: {counted.as_dict()}")
+    return counted

@@ -1,0 +1,42 @@
+"""GPU: packed NCCL broadcasts, in the wire format of vLLM's own dense NCCL backend.
+
+vLLM is imported when the sender is made: its packing and its communicator are the format.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from mel_ray.weights.checksum import combined_checksum
+from mel_ray.weights.parameters import ParameterMeta
+from mel_ray.weights.sender import NamedTensors, WeightSender, tapped
+
+
+class Sender(WeightSender):
+    def __init__(self, metas: Sequence[ParameterMeta], address: str, port: int, world: int) -> None:
+        super().__init__(metas, address, port, world)
+        from vllm.distributed.weight_transfer.nccl_common import trainer_init
+        from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
+
+        self._info = NCCLTrainerInitInfo(master_address=address, master_port=port, world_size=world, rank=0)
+        self._group = trainer_init(self._info)
+
+    def send(self, weights: NamedTensors) -> str:
+        from vllm.distributed.weight_transfer.packed_tensor import packed_nccl_broadcast_producer
+
+        checksums: dict[str, int] = {}
+        packed_nccl_broadcast_producer(
+            iterator=tapped(weights, checksums),
+            group=self._group,
+            src=0,
+            post_iter_func=lambda item: item[1],
+            buffer_size_bytes=self._info.packed_buffer_size_bytes,
+            num_buffers=self._info.packed_num_buffers,
+        )
+        torch.cuda.synchronize()
+        return combined_checksum(checksums)
+
+    def close(self) -> None:
+        if self._group is not None:
+            self._group.destroy()
+            self._group = None
