@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from benchmarks.common import finish, median
-from mel_ray.policy.settings import PolicySettings, Rendezvous
+from mel_ray.policy.policy_settings import PolicySettings, Rendezvous
 from mel_ray.records.sequence import TrainSequence
 from mel_ray.records.update import LossSettings, OptimizerStep
 from mel_ray.policy.packing import pack

@@ -1,21 +1,45 @@
-"""What every command shares: signals, the first cause of a failure, and exit codes."""
+"""What every command shares: signals, the first cause of a failure, exit codes, and options that end in a sentence."""
 
+import argparse
 import asyncio
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
 
-from mel_ray.records.problems import ConfigError
+from mel_ray.records.problem import ConfigError
 
 DONE, FAILED, BAD_REQUEST, INTERRUPTED = 0, 1, 2, 130
+EXIT_CODES = "Exit codes: 0 done, 2 a problem in what was asked, 130 interrupted, 1 anything else."
+
+Command = Callable[[Sequence[str]], None]
 
 
 class Ended(Exception):
-    """A command ended early, with an exit code and a sentence."""
+    """A command ended early, with an exit code and what is printed to stderr, if anything."""
 
-    def __init__(self, code: int, sentence: str) -> None:
+    def __init__(self, code: int, sentence: str = "") -> None:
         self.code = code
         super().__init__(sentence)
+
+
+class Options(argparse.ArgumentParser):
+    """The options of a command; a mistake in them ends it with one sentence instead of a page of usage."""
+
+    def __init__(self, command: str, description: str) -> None:
+        super().__init__(prog=f"mel {command}", description=description, epilog=EXIT_CODES)
+
+    def exit(self, status: int = DONE, message: str | None = None) -> NoReturn:
+        raise Ended(status, message or "")
+
+    def error(self, message: str) -> NoReturn:
+        raise Ended(BAD_REQUEST, f"{self.prog}: {message}. `{self.prog} --help` lists the options.")
+
+
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    return any(word in ("-h", "--help") for word in arguments)
 
 
 def first_cause(error: BaseException) -> BaseException:
@@ -25,27 +49,63 @@ def first_cause(error: BaseException) -> BaseException:
     return error
 
 
-def run_command(command: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> int:
-    """Run a command and turn how it ended into an exit code and at most one sentence per problem on stderr."""
-    # A shell that starts us in the background has SIGINT ignored; whoever sends it all the same wants us to stop.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+def failed(error: BaseException, what: str, log: Path) -> Ended:
+    """The end of a command that failed: `what` and the first cause as a sentence; the traceback goes to `log`.
+
+    Raises:
+        ConfigError: that is the cause; it speaks for itself.
+    """
+    cause = first_cause(error)
+    if isinstance(cause, ConfigError):
+        raise cause from None
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("".join(traceback.format_exception(error)))
+    return Ended(FAILED, f"mel_ray {what}: {_words(cause)}\n  details: {log}")
+
+
+def heed_signals() -> None:
+    """Let SIGINT interrupt, and SIGTERM do what SIGINT does.
+
+    To be called again after Ray has connected, because Ray takes SIGTERM for itself.
+    """
+    # A shell that starts us in the background has SIGINT ignored; one that is sent nevertheless is meant to stop us.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
+def run_command(command: Command, arguments: Sequence[str]) -> int:
+    """Run a command and turn how it ended into an exit code, and what has to be said into sentences on stderr.
+
+    Failures that the project foresees say it in a sentence; any other is a bug, and comes with its traceback.
+    """
+    heed_signals()
     try:
         command(arguments)
-    except Ended as ended:
-        print(f"mel_ray {ended}", file=sys.stderr, flush=True)
-        return ended.code
-    except ConfigError as error:
-        print("\n".join(map(str, error.problems)), file=sys.stderr)
-        return BAD_REQUEST
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        return INTERRUPTED
     except BaseException as error:
-        cause = first_cause(error)
-        if isinstance(cause, ConfigError):
-            print("\n".join(map(str, cause.problems)), file=sys.stderr)
-            return BAD_REQUEST
-        if isinstance(cause, SystemExit):
-            raise cause from None
-        print(f"mel_ray stopped: {cause or type(cause).__name__}", file=sys.stderr)
-        return FAILED
+        match first_cause(error):
+            case Ended() as ended:
+                _say(str(ended))
+                return ended.code
+            case ConfigError() as refused:
+                _say("\n".join(map(str, refused.problems)))
+                return BAD_REQUEST
+            case KeyboardInterrupt() | asyncio.CancelledError():
+                return INTERRUPTED
+            case SystemExit() as left:
+                raise left from None
+            case cause:
+                if not type(cause).__module__.startswith("mel_ray."):
+                    traceback.print_exception(error)
+                _say(f"mel_ray stopped: {_words(cause)}")
+                return FAILED
     return DONE
+
+
+def _words(cause: BaseException) -> str:
+    return str(cause) or type(cause).__name__
+
+
+def _say(text: str) -> None:
+    if text:
+        print(text, file=sys.stderr, flush=True)

@@ -23,7 +23,7 @@ from mel_ray.config.templates import CONF_DIR
 from mel_ray.data.prepare import Prepared, checked_and_prepared
 from mel_ray.evaluation.evaluator import Evaluator
 from mel_ray.evaluation.table import Evaluation, comparison_text, table_text
-from mel_ray.records.problems import ConfigError, Problem
+from mel_ray.records.problem import ConfigError, Problem
 from mel_ray.run.folder import fresh_name, write_json
 
 

@@ -17,10 +17,9 @@ from mel_ray.config.load import compose_config
 from mel_ray.config.schema import Config
 from mel_ray.config.templates import render
 from mel_ray.data.chat import ChatTokenizer
-from mel_ray.data.datasets import load
+from mel_ray.data.datasets import Question, load
 from mel_ray.data.model_folder import locate_model
-from mel_ray.data.question import Question
-from mel_ray.records.problems import ConfigError
+from mel_ray.records.problem import ConfigError
 
 GRAM = 13
 _WORD = re.compile(r"\w+")

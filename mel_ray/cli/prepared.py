@@ -6,7 +6,7 @@ from mel_ray.config.checks import find_problems, find_resource_problems
 from mel_ray.config.machine import this_machine
 from mel_ray.config.schema import Config
 from mel_ray.data.prepare import Prepared, prepare
-from mel_ray.records.problems import ConfigError, Problem
+from mel_ray.records.problem import ConfigError, Problem
 from mel_ray.rewards.functions import load_function
 
 

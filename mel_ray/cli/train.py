@@ -15,7 +15,7 @@ from mel_ray.config.schema import Config
 from mel_ray.data.prepare import Prepared
 from mel_ray.driver.state import RunState
 from mel_ray.records.ports import Sink
-from mel_ray.records.problems import ConfigError, Problem
+from mel_ray.records.problem import ConfigError, Problem
 from mel_ray.run.folder import RunFolder
 from mel_ray.run.opening import open_run
 

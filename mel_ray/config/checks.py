@@ -8,7 +8,7 @@ from mel_ray.config.plan import make_plan
 from mel_ray.config.schema import Config
 from mel_ray.config.section import algorithms, transports
 from mel_ray.config.templates import template_problem
-from mel_ray.records.problems import Problem
+from mel_ray.records.problem import Problem
 from mel_ray.weights.registry import transport_of
 
 NAME_LENGTH, NAME_BYTES = 100, 255  # of a run; file systems limit bytes

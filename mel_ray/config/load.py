@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from mel_ray.config.keys import defaults, known_keys
 from mel_ray.config.schema import Config
 from mel_ray.config.templates import CONF_DIR
-from mel_ray.records.problems import ConfigError, Problem
+from mel_ray.records.problem import ConfigError, Problem
 
 _RENAMED_OPTIONS = {"experiment=mel_paper": "experiment=paper_scale"}  # `preset=mel_paper` is another thing
 _FITTING_EXPERIMENT = {"tiny": "embedded", "local": "custom"}  # by model; else the paper's

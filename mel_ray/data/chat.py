@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from mel_ray.config.schema import ModelConfig
 from mel_ray.records.arrays import TokenIds
-from mel_ray.records.problems import ConfigError, Problem
+from mel_ray.records.problem import ConfigError, Problem
 
 # What a base model without a template of its own gets.
 PLAIN_TEMPLATE = (

@@ -4,16 +4,31 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from mel_ray.config.schema import SourceConfig
-from mel_ray.data.question import Question
-from mel_ray.records.problems import ConfigError, Problem
+from mel_ray.records.problem import ConfigError, Problem
 
 SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question of a dataset, before it is rendered for a model."""
+
+    question: str
+    answer: str
+    tolerance: float = 0.0
+    columns: Mapping[str, Any] = field(default_factory=dict)  # the dataset's row
+
+    @property
+    def question_id(self) -> str:
+        """Stable across runs and machines: a digest of the question's text."""
+        return blake2b(self.question.encode(), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +103,8 @@ def _from_hub(source: SourceConfig, key: str) -> Path:
 
     try:
         folder = snapshot_download(str(source.path), repo_type="dataset", allow_patterns=[source.hub_files])
-    except Exception as error:  # the hub client raises a dozen kinds; all mean: not to be had
-        why = f"neither a local path nor to be had from the hub ({type(error).__name__})"
+    except Exception as error:  # the hub client raises a dozen kinds, which all mean: not available
+        why = f"neither a local path nor available from the hub ({type(error).__name__})"
         raise ConfigError(
             [Problem(key, source.path, why, "check the name and the network, or give a local copy")]
         ) from error

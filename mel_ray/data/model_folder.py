@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from mel_ray.records.problems import ConfigError, Problem
+from mel_ray.records.problem import ConfigError, Problem
 
 EMBEDDED = Path(__file__).parent / "world" / "base_model"
 
@@ -53,6 +53,6 @@ def _from_hub(path: str) -> Path:
 
     try:
         return Path(snapshot_download(path, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]))
-    except Exception as error:  # the hub client raises a dozen kinds; all mean: not to be had
-        why = f"neither a local folder nor to be had from the hub ({type(error).__name__})"
+    except Exception as error:  # the hub client raises a dozen kinds, which all mean: not available
+        why = f"neither a local folder nor available from the hub ({type(error).__name__})"
         raise _problem(path, why, "check the name and the network, or give a local folder") from error

@@ -13,7 +13,7 @@ from mel_ray.data.datasets import load
 from mel_ray.data.model_folder import locate_model
 from mel_ray.data.prompts import Rendered, render_prompts
 from mel_ray.records.evaluation import Benchmark
-from mel_ray.records.problems import ConfigError, Problem
+from mel_ray.records.problem import ConfigError, Problem
 
 T = TypeVar("T")
 

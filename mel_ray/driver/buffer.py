@@ -12,8 +12,6 @@ Explore = Callable[[int], Awaitable[list[Explored]]]
 
 
 class Buffer:
-    capacity = 0
-
     def __init__(self, explore: Explore) -> None:
         self._explore = explore
 

@@ -16,22 +16,20 @@ FILE = "driver.json"
 class RunState:
     """`step` is the last finished step; `position` the number of prompts taken by then; `version` that of the weights.
 
-    Nothing is explored ahead at capacity 0, so `buffered` batches are none. Readable at any time, also after an
-    interruption: it changes when a step is complete.
+    With a buffer of capacity 0 nothing is explored ahead, so there is no batch to remember. Readable at any time, also
+    after an interruption: it changes when a step is complete.
     """
 
     step: int = 0
     position: int = 0
     version: int = 0
-    buffered: int = 0
     ledger: Ledger = field(default_factory=Ledger)
 
     def finish_step(self, step: int, position: int, version: int, ledger: Ledger) -> None:
         self.step, self.position, self.version, self.ledger = step, position, version, self.ledger + ledger
 
     def write(self, folder: Path) -> None:
-        data = {"step": self.step, "position": self.position, "version": self.version, "buffered": self.buffered,
-                "ledger": self.ledger.as_dict()}  # fmt: skip
+        data = {"step": self.step, "position": self.position, "version": self.version, "ledger": self.ledger.as_dict()}
         (folder / FILE).write_text(json.dumps(data))
 
     @classmethod
@@ -42,4 +40,4 @@ class RunState:
         """
         data = json.loads((folder / FILE).read_text())
         ledger = Ledger.from_dict(data["ledger"])
-        return cls(data["step"], data["position"], data["version"], data.get("buffered", 0), ledger)
+        return cls(data["step"], data["position"], data["version"], ledger)

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import ray
 
-from mel_ray.actors.store import RayStore
+from mel_ray.actors.object_store import RayStore
 from mel_ray.config.checks import find_resource_problems
 from mel_ray.config.machine import Machine, this_machine
 from mel_ray.config.plan import make_plan
@@ -29,13 +29,13 @@ from mel_ray.evaluation.evaluator import Evaluator
 from mel_ray.mel.experience_actor import ExperiencePool
 from mel_ray.mel.memory import Memory
 from mel_ray.policy.policy_pool import PolicyPool
-from mel_ray.policy.settings import PolicySettings
+from mel_ray.policy.policy_settings import PolicySettings
 from mel_ray.records.ports import Archive
-from mel_ray.records.problems import ConfigError
+from mel_ray.records.problem import ConfigError
 from mel_ray.records.trajectory import Prompt
 from mel_ray.rewards.verifier_actor import VerifierPool
 from mel_ray.rollout.engine_pool import AllEngines, EnginePool, RolloutPool
-from mel_ray.rollout.settings import EngineSettings
+from mel_ray.rollout.engine_settings import EngineSettings
 from mel_ray.weights.publisher import WeightPublisher
 from mel_ray.weights.registry import TRANSPORTS, transport_of
 

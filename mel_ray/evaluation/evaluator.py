@@ -1,7 +1,7 @@
 """Evaluation on live engines: greedy and sampled answers to every question of a benchmark.
 
-Concurrency: as many questions as the engines hold are asked at once; each is judged as soon as it is answered. What
-a journal already knows is not asked again.
+Concurrency: all questions are asked at once, and the pools take as many as they can; each is judged as soon as it is
+answered. What a journal already knows is not asked again.
 """
 
 import asyncio
@@ -22,9 +22,6 @@ class Evaluator:
 
     def __init__(self, cfg: Config, rollout: Rollout, rewards: Rewards) -> None:
         self._cfg, self._rollout, self._rewards = cfg, rollout, rewards
-        # As many questions as the engines can run at once, so that no deadline counts the time in a queue.
-        pool = cfg.cluster.rollout
-        self._room = asyncio.Semaphore(max(4, pool.engines * pool.max_sequences // max(1, cfg.eval.samples)))
 
     async def results(self, benchmark: Benchmark, journal: Journal) -> list[QuestionResult]:
         """Answers to every question, in the benchmark's order."""
@@ -56,7 +53,6 @@ class Evaluator:
             derive_seed(self._cfg.run.seed, "eval", prompt.question_id, f"{temperature:g}", i) for i in range(count)
         )
         sampling = Sampling(seeds, temperature, self._cfg.eval.max_tokens, self._cfg.eval.top_p if temperature else 1.0)
-        async with self._room:
-            judged = await self._rewards.judge(await self._rollout.generate(prompt, sampling))
+        judged = await self._rewards.judge(await self._rollout.generate(prompt, sampling))
         await journal.add(judged, temperature)
         return Answered.of(judged)

@@ -1,15 +1,27 @@
 """Scores of an evaluation with their uncertainty: a bootstrap over questions, paired where models are compared."""
 
 from collections.abc import Callable, Sequence
+from math import comb
 
 import numpy as np
 
-from mel_ray.evaluation.pass_at_k import pass_at_k
 from mel_ray.records.evaluation import Answered, QuestionResult
 from mel_ray.records.verdict import Outcome
 
 RESAMPLES = 2000
 Score = Callable[[QuestionResult], float]
+
+
+def pass_at_k(samples: int, correct: int, k: int) -> float:
+    """1 - C(n - c, k) / C(n, k): the chance that k of n samples, c of them correct, hold a correct one
+    (arXiv 2107.03374).
+
+    Raises:
+        ValueError: k is not in [1, n] or c not in [0, n].
+    """
+    if not 1 <= k <= samples or not 0 <= correct <= samples:
+        raise ValueError(f"pass@{k} of {correct} correct in {samples} samples")
+    return 1.0 - comb(samples - correct, k) / comb(samples, k)
 
 
 def question_scores(samples: int, ks: Sequence[int]) -> dict[str, Score]:
@@ -48,7 +60,7 @@ def paired_difference(first: Sequence[float], second: Sequence[float], seed: int
 
 
 def summarise_results(results: Sequence[QuestionResult], samples: int, ks: Sequence[int]) -> dict[str, float]:
-    """Means over questions, `<score>_se` beside each, and shares and lengths over all answers."""
+    """Means over questions, each followed by `<score>_se`, and shares and lengths over all answers."""
     summary: dict[str, float] = {}
     for name, score in question_scores(samples, ks).items():
         values = [score(result) for result in results]

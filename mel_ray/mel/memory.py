@@ -45,6 +45,7 @@ class Memory:
 
     async def load(self, folder: Path) -> None:
         """Restore the entries; a checkpoint without any leaves the memory empty."""
+        self.entries = []
         if not (folder / FILE).exists():
             return
         with (folder / FILE).open("rb") as stream:

@@ -8,8 +8,8 @@ from typing import Any
 import ray
 
 from mel_ray.actors.process import redirect_output
+from mel_ray.policy.policy_settings import PolicySettings, Rendezvous
 from mel_ray.policy.sequences import train_sequence
-from mel_ray.policy.settings import PolicySettings, Rendezvous
 from mel_ray.policy.statistics import StepMeasures
 from mel_ray.records.arrays import Floats
 from mel_ray.records.row import Row

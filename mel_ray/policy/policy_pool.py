@@ -1,4 +1,4 @@
-"""The policy pool: all ZeRO-3 ranks behind one handle.
+"""The policy pool: all ZeRO-3 ranks as one.
 
 Consumes optimizer steps made of rows, produces metrics, logprobs and weights. All ranks run in step; the pool waits for
 all of them.
@@ -17,7 +17,7 @@ from mel_ray.actors.waiting import PoolError
 from mel_ray.config.cluster import DeadlineConfig
 from mel_ray.config.plan import PoolPlan
 from mel_ray.policy.policy_actor import PolicyActor
-from mel_ray.policy.settings import PolicySettings, Rendezvous
+from mel_ray.policy.policy_settings import PolicySettings, Rendezvous
 from mel_ray.policy.statistics import merge_ranks, update_metrics
 from mel_ray.records.arrays import Floats
 from mel_ray.records.reports import UpdateReport

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mel_ray.records.arrays import Floats, Mask
+from mel_ray.records.arrays import Mask
 from mel_ray.records.experience import Draft
 from mel_ray.records.row import Ref, Row, RowKind
 from mel_ray.records.step import TrainSequence
@@ -53,7 +53,3 @@ def _sampled(row: Row, record: Any) -> tuple[Group, Trajectory]:
     if draft.written is None:
         raise ValueError(f"draft of {draft.question_id} was skipped: {draft.state}")
     return draft.written, draft.written.trajectories[0]
-
-
-def zeros_like_row(row: Row) -> Floats:
-    return np.zeros(row.trained_tokens, dtype=np.float32)

@@ -8,7 +8,7 @@ from mel_ray.config.schema import ModelConfig
 from mel_ray.data.chat import ChatTokenizer
 from mel_ray.records.row import Row, rows_of_group
 from mel_ray.records.trajectory import Group, Prompt, Sampling
-from mel_ray.rollout.settings import EngineSettings
+from mel_ray.rollout.engine_settings import EngineSettings
 from mel_ray.rollout.vllm_engine import VllmEngine
 
 

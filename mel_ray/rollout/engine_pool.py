@@ -25,7 +25,7 @@ from mel_ray.records import ports
 from mel_ray.records.row import Row
 from mel_ray.records.trajectory import Prompt, Sampling
 from mel_ray.rollout.engine_actor import EngineActor
-from mel_ray.rollout.settings import EngineSettings
+from mel_ray.rollout.engine_settings import EngineSettings
 
 
 class Engine:

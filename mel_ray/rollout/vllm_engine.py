@@ -1,6 +1,6 @@
 """vLLM as a token sampler: tokens in, tokens and sampled-token logprobs out, weights replaced in between.
 
-Two hosts behind one surface: `AsyncHost` is vLLM's AsyncLLM with its engine core in a process of its own;
+Two hosts with the same surface: `AsyncHost` is vLLM's AsyncLLM with its engine core in a process of its own;
 `InProcessHost` steps the same engine on a thread of this process, which halves the start on a laptop.
 
 Concurrency of `InProcessHost`: one thread owns the engine. It consumes commands from a queue (blocking only
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from mel_ray.records.trajectory import FinishReason, Sampling, Trajectory
-from mel_ray.rollout.settings import EngineSettings
+from mel_ray.rollout.engine_settings import EngineSettings
 
 EXTENSION = "mel_ray.weights.receiver.WorkerExtension"
 

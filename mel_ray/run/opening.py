@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mel_ray.config.plan import disk_bytes
 from mel_ray.config.schema import Config
-from mel_ray.records.problems import ConfigError, Problem
+from mel_ray.records.problem import ConfigError, Problem
 from mel_ray.run.checkpoints import latest_checkpoint
 from mel_ray.run.folder import RunFolder, RunFolderError, fresh_name
 

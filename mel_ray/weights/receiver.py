@@ -1,4 +1,4 @@
-"""The engine's end of every weight transport, behind vLLM's weight-transfer interface.
+"""The engine's end of every weight transport: an implementation of vLLM's weight-transfer interface.
 
 vLLM imports this module in its worker process, because `worker_extension_cls` names it. Importing it registers a
 backend `mel_<transport>` for every transport of the registry.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from mel_ray.records.problems import Problem
+from mel_ray.records.problem import Problem
 
 
 class ClusterOptions(Protocol):

@@ -9,7 +9,7 @@ import pytest
 
 from mel_ray.config.load import compose_config
 from mel_ray.data.model_folder import locate_model
-from mel_ray.driver.wiring import Pools
+from mel_ray.driver.wiring import Pools, SamplingPools
 
 
 @pytest.fixture(scope="session")
@@ -28,11 +28,11 @@ def ray_session():
 def run_pools(ray_session, tmp_path):
     """Start pools for some overrides, run an async test body on them, and end their actors."""
 
-    def run(body: Callable, *overrides: str):
+    def run(body: Callable, *overrides: str, kind: type[SamplingPools] = Pools):
         config = compose_config(overrides)
 
         async def main():
-            pools = Pools(config, locate_model(config.model.path), tmp_path / "logs")
+            pools = kind(config, locate_model(config.model.path), tmp_path / "logs")
             try:
                 await pools.ready()
                 return await body(config, pools)

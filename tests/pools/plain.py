@@ -7,30 +7,37 @@ import numpy as np
 import torch
 
 from mel_ray.data.model_folder import EMBEDDED
-from mel_ray.records import Group, Prompt, SequenceKind, SequenceSpec, Trajectory
-from mel_ray.records.update import LossSettings
+from mel_ray.records.row import Row, RowKind, rows_of_group
+from mel_ray.records.step import LossSettings
+from mel_ray.records.trajectory import FinishReason, Group, Prompt, Trajectory
 
 PROMPT = 6
 
 
-def sequences(seed: int = 0, count: int = 9) -> tuple[Group, list[SequenceSpec]]:
-    """Nine sequences; every third is a lesson, a span of which is trained."""
+def sequences(seed: int = 0, count: int = 9) -> tuple[Group, list[Row]]:
+    """Nine sequences; every third is a lesson, all of which is trained but its first token."""
     rng = np.random.default_rng(seed)
     prompt = Prompt("q", "q", "a", rng.integers(3, 700, PROMPT))
     lengths = [int(n) for n in rng.integers(3, 40, count)]
-    trajectories = tuple(Trajectory(rng.integers(3, 700, n), rng.normal(-9, 2, n), "", "stop", 0, 0) for n in lengths)
-    specs = [
-        SequenceSpec(SequenceKind.REPLAY, None, i, PROMPT, n, nll_weight=1 / (3 * n), span=(1, n))
-        if i % 3 == 0
-        else SequenceSpec(SequenceKind.TRAJECTORY, None, i, PROMPT, n, advantage=float(rng.choice([-1.0, 1.0])),
-                          pg_weight=1 / (count * n))
-        for i, n in enumerate(lengths)
-    ]  # fmt: skip
-    return Group(prompt, trajectories), specs
+    trajectories = tuple(
+        Trajectory.of_one_turn(rng.integers(3, 700, n), rng.normal(-9, 2, n), "", FinishReason.STOP, 0, 0)
+        for n in lengths
+    )
+    group = Group(prompt, trajectories)
+    rows = []
+    for i, row in enumerate(rows_of_group(group)):
+        n, row = row.tokens, replace(row, group=0)
+        if i % 3 == 0:
+            lesson = replace(row, kind=RowKind.REPLAY, nll_weight=1 / (3 * n), span=(1, n), trained_tokens=n - 1)
+            rows.append(lesson)
+        else:
+            rows.append(replace(row, credit=float(rng.choice([-1.0, 1.0])), pg_weight=1 / (count * n)))
+    return group, rows
 
 
-def with_kl_scale(specs: list[SequenceSpec], scale: float) -> list[SequenceSpec]:
-    return [spec if spec.is_experience else replace(spec, kl_scale=scale) for spec in specs]
+def by_kind(rows: list[Row]) -> tuple[list[Row], list[Row]]:
+    """Attempts and lessons."""
+    return [row for row in rows if not row.is_lesson], [row for row in rows if row.is_lesson]
 
 
 def load(folder: Path = EMBEDDED) -> torch.nn.Module:
@@ -39,61 +46,73 @@ def load(folder: Path = EMBEDDED) -> torch.nn.Module:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
-def logprobs_and_entropy(model, group: Group, spec: SequenceSpec) -> tuple[torch.Tensor, torch.Tensor]:
-    completion = group.trajectories[spec.index].token_ids
+def logprobs_and_entropy(model, group: Group, row: Row) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of its trained tokens."""
+    completion = group.trajectories[row.index].token_ids
     ids = torch.tensor(np.concatenate([group.prompt.token_ids, completion]).astype("int64"))[None]
-    full = torch.log_softmax(model(ids).logits[0, PROMPT - 1 : -1], -1)
-    return full.gather(-1, ids[0, PROMPT:, None])[:, 0], -(full.exp() * full).sum(-1)
+    full = torch.log_softmax(model(ids).logits[0, PROMPT - 1 : -1], -1)[slice(*(row.span or (None,)))]
+    targets = ids[0, PROMPT:][slice(*(row.span or (None,)))]
+    return full.gather(-1, targets[:, None])[:, 0], -(full.exp() * full).sum(-1)
 
 
-def old_logprobs(model, group: Group, specs: list[SequenceSpec]) -> dict[int, torch.Tensor]:
-    """Of each trajectory, by its index."""
+def all_logprobs(model, group: Group, rows: list[Row]) -> dict[int, torch.Tensor]:
+    """Of each row, by its index."""
     with torch.no_grad():
-        return {spec.index: logprobs_and_entropy(model, group, spec)[0] for spec in specs}
+        return {row.index: logprobs_and_entropy(model, group, row)[0] for row in rows}
 
 
-def clipped_tokens(model, group: Group, specs: list[SequenceSpec], loss: LossSettings, old) -> int:
+def kl_to_go(now: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """Sums of the k1 estimates from each token on."""
+    return (now - reference).flip(0).cumsum(0).flip(0)
+
+
+def with_kl_in_the_return(model, initial, group: Group, rows: list[Row], coefficient: float) -> list[Row]:
+    """Rows whose attempts' advantages are lowered by the KL to the reference that is to go."""
+    now, reference = all_logprobs(model, group, rows), all_logprobs(initial, group, rows)
+    penalties = {i: coefficient * kl_to_go(now[i], reference[i]).numpy() for i in now}
+    return [row if row.is_lesson else replace(row, credit=row.credit - penalties[row.index]) for row in rows]
+
+
+def clipped_tokens(model, group: Group, rows: list[Row], loss: LossSettings, old) -> int:
     """How many tokens' ratios lie outside the clip range."""
-    now = old_logprobs(model, group, [spec for spec in specs if not spec.is_experience])
+    now = all_logprobs(model, group, by_kind(rows)[0])
     ratios = [(now[index] - old[index]).exp() for index in now]
     return sum(int(((r < 1 - loss.clip_low) | (r > 1 + loss.clip_high)).sum()) for r in ratios)
 
 
-def sequence_loss(model, initial, group: Group, spec: SequenceSpec, loss: LossSettings, old=None) -> torch.Tensor:
+def sequence_loss(model, initial, group: Group, row: Row, loss: LossSettings, old=None) -> torch.Tensor:
     """The loss of one sequence; on policy, where every ratio is one, unless `old` logprobs are given."""
-    logprobs, entropy = logprobs_and_entropy(model, group, spec)
-    if spec.is_experience:
-        start, end = spec.span
-        return -(spec.nll_weight * logprobs[start:end]).sum()
-    with torch.no_grad():
-        reference = logprobs_and_entropy(initial, group, spec)[0]
-    difference = logprobs - reference
-    to_go = difference.detach().flip(0).cumsum(0).flip(0)  # k1
-    advantage = spec.advantage - spec.kl_scale * to_go
+    logprobs, entropy = logprobs_and_entropy(model, group, row)
+    if row.is_lesson:
+        return -(row.nll_weight * logprobs).sum()
+    advantage = torch.as_tensor(row.credit)
     if loss.surrogate == "sequence_clipped":
         ratio = torch.exp((logprobs - logprobs.detach()).mean()).expand_as(logprobs)
     else:
-        ratio = torch.exp(logprobs - (old[spec.index] if old else logprobs.detach()))
+        ratio = torch.exp(logprobs - (old[row.index] if old else logprobs.detach()))
     bounded = ratio.clamp(1 - loss.clip_low, 1 + loss.clip_high)
     objective = torch.minimum(ratio * advantage, bounded * advantage)
     if loss.surrogate == "logprob":
         objective = logprobs * advantage
     if loss.importance_cap is not None:
-        sampled = torch.tensor(group.trajectories[spec.index].logprobs)
+        sampled = torch.tensor(group.trajectories[row.index].logprobs)
         off = logprobs.detach() - sampled
         off = off.sum() if loss.importance_level == "sequence" else off
         objective = objective * off.exp().clamp(max=loss.importance_cap)
-    kl = {"k1": difference, "k2": difference**2 / 2, "k3": torch.exp(-difference) - 1 + difference}[loss.kl_estimator]
-    objective = objective - loss.kl_in_loss * kl + loss.entropy_coefficient * entropy
-    return -(spec.pg_weight * objective).sum()
+    if loss.kl_coefficient:
+        difference = logprobs - all_logprobs(initial, group, [row])[row.index]
+        kl = {"k1": difference, "k2": difference**2 / 2, "k3": torch.exp(-difference) - 1 + difference}
+        objective = objective - loss.kl_coefficient * kl[loss.kl_estimator]
+    objective = objective + loss.entropy_coefficient * entropy
+    return -(row.pg_weight * objective).sum()
 
 
-def gradients(model, initial, group, specs, loss, old=None) -> tuple[float, list[torch.Tensor]]:
-    """The global loss of `specs` and its gradient."""
+def gradients(model, initial, group, rows, loss, old=None) -> tuple[float, list[torch.Tensor]]:
+    """The global loss of `rows` and its gradient."""
     model.zero_grad()
     total = 0.0
-    for spec in specs:
-        value = sequence_loss(model, initial, group, spec, loss, old)
+    for row in rows:
+        value = sequence_loss(model, initial, group, row, loss, old)
         value.backward()
         total += value.item()
     return total, [p.grad.clone() for p in model.parameters()]
@@ -101,6 +120,18 @@ def gradients(model, initial, group, specs, loss, old=None) -> tuple[float, list
 
 def norm(tensors: list[torch.Tensor]) -> float:
     return float(torch.sqrt(sum((t.double() ** 2).sum() for t in tensors)))
+
+
+def dot(one: list[torch.Tensor], other: list[torch.Tensor]) -> float:
+    return float(sum((a * b).sum() for a, b in zip(one, other, strict=True)))
+
+
+def combined(one: list[torch.Tensor], other: list[torch.Tensor], scale: float = 1.0) -> list[torch.Tensor]:
+    return [a + scale * b for a, b in zip(one, other, strict=True)]
+
+
+def adamw(model, lr: float) -> torch.optim.AdamW:
+    return torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.0)
 
 
 def apply(optimizer, model, gradient: list[torch.Tensor], max_norm: float) -> None:

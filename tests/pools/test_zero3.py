@@ -8,31 +8,33 @@ import torch
 from safetensors.torch import load_file
 
 from mel_ray.config.load import compose_config
+from mel_ray.config.plan import make_plan
 from mel_ray.data.model_folder import EMBEDDED
-from mel_ray.policy.policy_pool import PolicyPool
-from mel_ray.records.update import LossSettings, OptimizerStep, Update
+from mel_ray.driver.learner import Learner
 from mel_ray.policy.batch import shard
-from mel_ray.driver.wiring import policy_settings
+from mel_ray.policy.policy_pool import PolicyPool
+from mel_ray.policy.policy_settings import PolicySettings
+from mel_ray.records.step import LossSettings, OptimizerStep, TrainSettings
 from tests.pools import plain
 
-LR, MAX_NORM, RATE = 1e-3, 0.5, 0.25
+LR, MAX_NORM, RATE, PENALTY = 1e-3, 0.5, 0.25, 0.7
 KEYS = [(1, 4096), (1, 64), (2, 64)]  # ranks, token budget
 PLAIN, NARROW = LossSettings(), LossSettings(clip_low=0.05, clip_high=0.05)
 # After one step, so that the policy is no longer the reference; measured with learning rate 0.
 LOSSES = {
-    "k2 and entropy": (LossSettings(kl_in_loss=0.1, kl_estimator="k2", entropy_coefficient=0.02), 0.0),
-    "k3": (LossSettings(kl_in_loss=0.1, kl_estimator="k3"), 0.0),
-    "gspo, sequence importance": (
-        LossSettings("sequence_clipped", importance_cap=2.0, importance_level="sequence"), 0.0),
-    "kl in the reward": (LossSettings(kl_in_reward=0.1, kl_estimator="k1"), 0.7),
-    "rft": (LossSettings("logprob"), 0.0),
-}  # fmt: skip
+    "k2 and entropy": LossSettings(
+        kl_coefficient=0.1, kl_estimator="k2", needs_reference=True, entropy_coefficient=0.02
+    ),
+    "k3": LossSettings(kl_coefficient=0.1, kl_estimator="k3", needs_reference=True),
+    "gspo, sequence importance": LossSettings("sequence_clipped", importance_cap=2.0, importance_level="sequence"),
+    "kl in the return": LossSettings(kl_estimator="k1", needs_reference=True),
+    "rft": LossSettings("logprob"),
+}
 
 
-def split(specs, ranks, budget) -> tuple:
-    """Trajectories first, lessons behind them, and where the lessons begin."""
-    first = shard([s for s in specs if not s.is_experience], ranks, budget)
-    second = shard([s for s in specs if s.is_experience], ranks, budget)
+def split(rows, ranks, budget) -> tuple:
+    """Attempts first, then lessons, and where the lessons begin."""
+    first, second = (shard(part, ranks, budget) for part in plain.by_kind(rows))
     return tuple(a + b for a, b in zip(first, second, strict=True)), len(first[0])
 
 
@@ -41,22 +43,43 @@ def outcomes(ray_session, tmp_path_factory):
     """What came of the same updates for every key."""
     group, bare = plain.sequences()
     ref = ray_session.put(group)
-    specs = [replace(spec, ref=ref) for spec in bare]
+    rows = [replace(row, ref=ref) for row in bare]
+    attempts, lessons = plain.by_kind(rows)
 
     async def run(ranks: int, budget: int):
         chunk = 4096 if budget == 4096 else 1024  # one call of the head per microbatch, or four
         config = compose_config([
             f"cluster.policy.ranks={ranks}", f"cluster.policy.logprob_chunk={chunk}", "cluster.policy.threads=1",
-            f"algorithm.max_grad_norm={MAX_NORM}", "algorithm.kl.coefficient=0.1", "mel.reptile.every=1",
+            f"algorithm.max_grad_norm={MAX_NORM}", f"algorithm.kl.coefficient={PENALTY}", "algorithm.kl.where=return",
+            "algorithm.kl.estimator=k1", "mel.reptile.every=1",
         ])  # fmt: skip
         folder = tmp_path_factory.mktemp(f"r{ranks}b{budget}")
-        policy = PolicyPool(config.cluster, policy_settings(config, EMBEDDED), 1, folder)
+        settings, plan = PolicySettings.of(config, EMBEDDED), make_plan(config).pool("policy")
+        policy = PolicyPool(plan, settings, config.cluster.deadlines, folder)
+        learner = Learner(config, policy, memory=None, archive=None)  # for its scoring passes
 
-        def step(chosen=specs, **options) -> OptimizerStep:
+        def step(chosen=rows, **options) -> OptimizerStep:
             return OptimizerStep(shard(chosen, ranks, budget), **options)
 
         async def train(*steps: OptimizerStep, lr=LR, loss=PLAIN, **options):
-            return await policy.train(Update(steps, lr, loss, **options))
+            settings = TrainSettings(lr, loss, **options)
+            return await policy.train(await learner._with_logprobs(steps, settings), settings)
+
+        async def with_penalty():
+            """Advantages per token, made of a scoring pass."""
+            scored = await learner._with_penalty_logprobs(rows)
+            penalties = learner._penalties(scored)
+            return [row if row.is_lesson else replace(row, credit=row.credit - penalties[row.sample]) for row in scored]
+
+        async def score(of_reference: bool):
+            shards = step().shards
+            scored = await policy.score(shards, of_reference)
+            return {
+                row.index: torch.tensor(logprobs)
+                for of_rank, found in zip(shards, scored, strict=True)
+                for microbatch, arrays in zip(of_rank, found, strict=True)
+                for row, logprobs in zip(microbatch, arrays, strict=True)
+            }
 
         async def weights(name: str):
             await policy.export(folder / name)
@@ -68,31 +91,25 @@ def outcomes(ray_session, tmp_path_factory):
             found["first"] = await train(step())
             await policy.save(folder / "checkpoint")
             found["after one"] = await weights("export")
-            for name, (loss, kl_scale) in LOSSES.items():
-                found[name] = await train(step(plain.with_kl_scale(specs, kl_scale)), lr=0.0, loss=loss)
-            shards, begin = split(specs, ranks, budget)
+            for name, loss in LOSSES.items():
+                chosen = await with_penalty() if name == "kl in the return" else rows
+                found[name] = await train(step(chosen), lr=0.0, loss=loss)
+            shards, begin = split(rows, ranks, budget)
             found["split"] = await train(OptimizerStep(shards, begin), lr=0.0)
             found["balanced"] = await train(OptimizerStep(shards, begin, balance=0.3), lr=0.0)
-            facts = await policy.divergence(step().shards, "k1")
-            found["divergence"] = {
-                spec.index: fact
-                for row, row_facts in zip(step().shards, facts, strict=True)
-                for batch, batch_facts in zip(row, row_facts, strict=True)
-                for spec, fact in zip(batch, batch_facts, strict=True)
-            }
+            found["scores"] = [await score(of_reference) for of_reference in (False, True)]
             await policy.load(folder / "checkpoint")
             found["second"] = await train(step())
             await policy.load(folder / "checkpoint")
             found["again"] = await train(step())
-            lessons, trajectories = ([s for s in specs if s.is_experience is kind] for kind in (True, False))
             await policy.load(folder / "checkpoint")
-            found["two"] = await train(step(trajectories[:3]), step(trajectories[3:]), epochs=2, loss=NARROW)
+            found["two"] = await train(step(attempts[:3]), step(attempts[3:]), epochs=2, loss=NARROW)
             found["after two"] = await weights("two-export")
             await policy.load(folder / "checkpoint")
-            await train(step(lessons, optimizer="experience"), step(trajectories), loss=NARROW)
+            await train(step(lessons, optimizer="experience"), step(attempts), loss=NARROW)
             found["after lessons first"] = await weights("lessons-first-export")
             await policy.load(folder / "checkpoint")
-            both = [step(trajectories, is_compared=True),
+            both = [step(attempts, is_compared=True),
                     step(lessons, optimizer="experience", lr_factor=0.5, is_compared=True)]  # fmt: skip
             await train(*both)
             await policy.save(folder / "separate")
@@ -102,8 +119,7 @@ def outcomes(ray_session, tmp_path_factory):
             await train(*both, slow_rate=RATE)
             found["the same, resumed"] = await weights("resumed-export")
         finally:
-            for actor in policy.actors:
-                ray_session.kill(actor)
+            policy.kill()
         return found
 
     return {key: asyncio.run(run(*key)) for key in KEYS}
@@ -124,70 +140,62 @@ def trained(outcomes):
 
 @pytest.mark.parametrize("key", KEYS)
 def test_loss_and_gradient_equal_a_plain_reference(outcomes, initial, key):
-    group, specs = plain.sequences()
-    loss, gradient = plain.gradients(initial, initial, group, specs, PLAIN)
+    group, rows = plain.sequences()
+    loss, gradient = plain.gradients(initial, initial, group, rows, PLAIN)
     first = outcomes[key]["first"].metrics
     assert first["loss/joint"] == pytest.approx(loss, rel=1e-5)
     assert first["policy/grad_norm"] == pytest.approx(plain.norm(gradient), rel=1e-4)
     assert first["policy/ratio_p99"] == 1.0
-    trained_tokens = sum(s.completion_tokens - s.is_experience for s in specs)
-    assert first["batch/signal_tokens"] == trained_tokens
+    assert first["batch/signal_tokens"] == sum(row.trained_tokens for row in rows)
 
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_term_of_the_loss_equals_a_plain_reference(outcomes, initial, trained, name, key):
-    group, specs = plain.sequences()
-    loss, kl_scale = LOSSES[name]
-    value, gradient = plain.gradients(trained, initial, group, plain.with_kl_scale(specs, kl_scale), loss)
+    group, rows = plain.sequences()
+    if name == "kl in the return":
+        rows = plain.with_kl_in_the_return(trained, initial, group, rows, PENALTY)
+    value, gradient = plain.gradients(trained, initial, group, rows, LOSSES[name])
     found = outcomes[key][name].metrics
     assert found["loss/joint"] == pytest.approx(value, rel=1e-4, abs=1e-5)
     assert found["policy/grad_norm"] == pytest.approx(plain.norm(gradient), rel=2e-3)
+    assert (found["policy/reference_kl"] != 0) == LOSSES[name].needs_reference
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_the_two_gradients_are_measured_and_balanced(outcomes, initial, trained, key):
-    group, specs = plain.sequences()
-    parts = [[s for s in specs if s.is_experience == kind] for kind in (False, True)]
-    policy, experience = (plain.gradients(trained, initial, group, part, PLAIN)[1] for part in parts)
+    group, rows = plain.sequences()
+    policy, experience = (plain.gradients(trained, initial, group, part, PLAIN)[1] for part in plain.by_kind(rows))
+    norms = plain.norm(policy), plain.norm(experience)
     found = outcomes[key]["split"].metrics
-    assert found["gradient/policy_norm"] == pytest.approx(plain.norm(policy), rel=2e-3)
-    assert found["gradient/experience_norm"] == pytest.approx(plain.norm(experience), rel=2e-3)
-    dot = sum((a * b).sum() for a, b in zip(policy, experience, strict=True))
-    assert found["gradient/cosine"] == pytest.approx(float(dot) / plain.norm(policy) / plain.norm(experience), abs=2e-3)
-    assert found["policy/grad_norm"] == pytest.approx(
-        plain.norm([a + b for a, b in zip(policy, experience, strict=True)]), rel=2e-3)  # fmt: skip
-    scale = 0.3 * plain.norm(policy) / plain.norm(experience)
-    balanced = plain.norm([a + scale * b for a, b in zip(policy, experience, strict=True)])
-    assert outcomes[key]["balanced"].metrics["policy/grad_norm"] == pytest.approx(balanced, rel=2e-3)
+    assert found["gradient/policy_norm"] == pytest.approx(norms[0], rel=2e-3)
+    assert found["gradient/experience_norm"] == pytest.approx(norms[1], rel=2e-3)
+    assert found["gradient/cosine"] == pytest.approx(plain.dot(policy, experience) / norms[0] / norms[1], abs=2e-3)
+    assert found["policy/grad_norm"] == pytest.approx(plain.norm(plain.combined(policy, experience)), rel=2e-3)
+    balanced = plain.combined(policy, experience, 0.3 * norms[0] / norms[1])
+    assert outcomes[key]["balanced"].metrics["policy/grad_norm"] == pytest.approx(plain.norm(balanced), rel=2e-3)
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_divergence_from_the_reference(outcomes, initial, trained, key):
-    group, specs = plain.sequences()
-    for spec in specs:
-        with torch.no_grad():
-            now, before = (plain.logprobs_and_entropy(model, group, spec)[0] for model in (trained, initial))
-        to_go = [float((now - before)[t:].sum()) for t in range(len(now))]
-        facts = outcomes[key]["divergence"][spec.index]
-        assert facts.total == pytest.approx(to_go[0], abs=2e-3)
-        assert facts.to_go_sum == pytest.approx(sum(to_go), rel=5e-3, abs=2e-2)
-        assert facts.to_go_square_sum == pytest.approx(sum(x * x for x in to_go), rel=5e-3, abs=2e-2)
+@pytest.mark.parametrize("of_reference", [False, True], ids=["current", "reference"])
+def test_scores_are_the_logprobs_of_the_trained_tokens(outcomes, initial, trained, of_reference, key):
+    group, rows = plain.sequences()
+    expected = plain.all_logprobs(initial if of_reference else trained, group, rows)
+    for index, logprobs in outcomes[key]["scores"][of_reference].items():
+        torch.testing.assert_close(logprobs, expected.pop(index), rtol=0, atol=5e-4)
+    assert not expected
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_separate_optimizers_and_reptile_equal_plain_ones(outcomes, initial, key):
-    group, specs = plain.sequences()
-    model = plain.load()
-    parts = [[s for s in specs if s.is_experience == kind] for kind in (False, True)]
-    options = {"betas": (0.9, 0.95), "weight_decay": 0.0}
-    usual = torch.optim.AdamW(model.parameters(), lr=LR, **options)
-    own = torch.optim.AdamW(model.parameters(), lr=LR * 0.5, **options)
+    group, rows = plain.sequences()
+    model, (attempts, lessons) = plain.load(), plain.by_kind(rows)
+    usual, own = plain.adamw(model, LR), plain.adamw(model, LR * 0.5)
     start = [p.detach().clone() for p in model.parameters()]
-    plain.apply(usual, model, plain.gradients(model, initial, group, specs, PLAIN)[1], MAX_NORM)
+    plain.apply(usual, model, plain.gradients(model, initial, group, rows, PLAIN)[1], MAX_NORM)
     for _ in range(2):
-        plain.apply(usual, model, plain.gradients(model, initial, group, parts[0], PLAIN)[1], MAX_NORM)
-        plain.apply(own, model, plain.gradients(model, initial, group, parts[1], PLAIN)[1], MAX_NORM)
+        plain.apply(usual, model, plain.gradients(model, initial, group, attempts, PLAIN)[1], MAX_NORM)
+        plain.apply(own, model, plain.gradients(model, initial, group, lessons, PLAIN)[1], MAX_NORM)
     with torch.no_grad():
         for parameter, slow in zip(model.parameters(), start, strict=True):
             parameter.copy_(slow + RATE * (parameter - slow))
@@ -222,14 +230,13 @@ def test_a_checkpoint_restores_weights_and_optimizer(outcomes, key):
 @pytest.mark.parametrize("case", ["after two", "after lessons first"])
 def test_later_steps_of_a_batch_are_off_policy(outcomes, initial, case, key):
     """The ratio's denominator is of before the first step, also where that was one on lessons; clipping takes part."""
-    group, specs = plain.sequences()
-    lessons, trajectories = ([s for s in specs if s.is_experience is kind] for kind in (True, False))
-    model = plain.load()
-    usual, own = (torch.optim.AdamW(model.parameters(), lr=LR, betas=(0.9, 0.95), weight_decay=0.0) for _ in range(2))
-    plain.apply(usual, model, plain.gradients(model, initial, group, specs, PLAIN)[1], MAX_NORM)  # the checkpoint
-    old = plain.old_logprobs(model, group, trajectories)
-    plan = {"after two": [(usual, trajectories[:3]), (usual, trajectories[3:])] * 2,
-            "after lessons first": [(own, lessons), (usual, trajectories)]}[case]  # fmt: skip
+    group, rows = plain.sequences()
+    model, (attempts, lessons) = plain.load(), plain.by_kind(rows)
+    usual, own = plain.adamw(model, LR), plain.adamw(model, LR)
+    plain.apply(usual, model, plain.gradients(model, initial, group, rows, PLAIN)[1], MAX_NORM)  # the checkpoint
+    old = plain.all_logprobs(model, group, attempts)
+    plan = {"after two": [(usual, attempts[:3]), (usual, attempts[3:])] * 2,
+            "after lessons first": [(own, lessons), (usual, attempts)]}[case]  # fmt: skip
     clipped = 0
     for optimizer, part in plan:
         _, gradient = plain.gradients(model, initial, group, part, NARROW, old)

@@ -1,45 +1,86 @@
-"""Small records for tests."""
+"""Small records and rows for tests."""
 
-from mel_ray.records import (
-    ContrastivePair,
-    Draft,
-    DraftFate,
-    DraftState,
-    Experience,
-    Group,
-    GroupVerdict,
-    Outcome,
-    Prompt,
-    Trajectory,
-    Verdict,
-)
-from mel_ray.records.exploration import DraftTicket, Exploration, GroupTicket, JudgedDraft, ReplayTicket
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from mel_ray.config.load import compose_config
+from mel_ray.config.schema import Config
+from mel_ray.mel.replay import prove
+from mel_ray.records.experience import ContrastivePair, Draft, DraftState, Experience
+from mel_ray.records.row import Explored, Ref, Row, RowKind, row_of_draft, rows_of_group
+from mel_ray.records.trajectory import FinishReason, Group, Prompt, Trajectory
+from mel_ray.records.verdict import Outcome, Verdict
+
+STOP, LENGTH = FinishReason.STOP, FinishReason.LENGTH
+LETTERS = {"c": "correct", "w": "wrong", "n": "no_answer", "t": "timeout", "e": "error"}
+
+
+class FakeStore:
+    """An object store in a dictionary; a reference is a name."""
+
+    def __init__(self, **records: Any) -> None:
+        self.records: dict[Ref, Any] = dict(records)
+
+    async def get(self, refs: Sequence[Ref]) -> list[Any]:
+        return [self.records[ref] for ref in refs]
+
+    def put(self, record: Any, name: str = "record") -> Ref:
+        """Under `name`, or `name#2` and so on where that is taken."""
+        ref, number = name, 2
+        while ref in self.records:
+            ref, number = f"{name}#{number}", number + 1
+        self.records[ref] = record
+        return ref
 
 
 def prompt(question: str = "1 + 1?", answer: str = "2", tokens: int = 3, question_id: str = "q") -> Prompt:
     return Prompt(question_id, question, answer, list(range(1, tokens + 1)))
 
 
-def trajectory(length: int = 4, text: str = "\\boxed{2}", finish: str = "stop", version: int = 1) -> Trajectory:
-    return Trajectory(list(range(length)), [-0.5] * length, text, finish, 0, version)
+def trajectory(
+    length: int = 4, text: str = "\\boxed{2}", finish: FinishReason = STOP, version: int = 1, logprob: float = -0.5
+) -> Trajectory:
+    return Trajectory.of_one_turn(list(range(length)), [logprob] * length, text, finish, 0, version)
 
 
-def group(lengths: tuple[int, ...] = (4, 4), question_id: str = "q", finish: str = "stop") -> Group:
+def turns(mask: Sequence[int | bool], versions: Sequence[int] | None = None, seed: int = 0) -> Trajectory:
+    """Several turns: tokens outside the mask come from the environment."""
+    rng, count = np.random.default_rng(seed), len(mask)
+    logprobs = np.where(np.asarray(mask, dtype=bool), rng.normal(-2, 1, count), 0.0)
+    own = [1] * count if versions is None else versions
+    return Trajectory(rng.integers(0, 11, count), mask, logprobs, own, "\\boxed{2}", STOP, 0)
+
+
+def group(lengths: tuple[int, ...] = (4, 4), question_id: str = "q", finish: FinishReason = STOP) -> Group:
     return Group(prompt(question_id=question_id), tuple(trajectory(n, finish=finish) for n in lengths))
 
 
-def verdict(*outcomes: str) -> GroupVerdict:
-    """`verdict("c", "w")`: c correct, w wrong, n no answer, t timeout, e error."""
-    names = {"c": "correct", "w": "wrong", "n": "no_answer", "t": "timeout", "e": "error"}
-    return GroupVerdict(tuple(Verdict(Outcome(names[o])) for o in outcomes))
+def verdict(letter: str, score: float | None = None) -> Verdict:
+    """c correct, w wrong, n no answer, t timeout, e error."""
+    return Verdict(Outcome(LETTERS[letter]), score=score)
 
 
-def ticket(lengths: tuple[int, ...], ref: str = "ref") -> GroupTicket:
-    return GroupTicket(ref, group(lengths).facts())
+def judged(rows: Sequence[Row], letters: str) -> tuple[Row, ...]:
+    return tuple(replace(row, verdict=verdict(letter)) for row, letter in zip(rows, letters, strict=True))
 
 
-def exploration(lengths: tuple[int, ...], outcomes: str, drafts: tuple = (), ref: str = "ref") -> Exploration:
-    return Exploration(ticket(lengths, ref), verdict(*outcomes), drafts)
+def rows_of_record(record: Group, letters: str, ref: Ref, kind: RowKind = RowKind.ATTEMPT) -> tuple[Row, ...]:
+    return tuple(replace(row, ref=ref) for row in judged(rows_of_group(record, kind), letters))
+
+
+def exploration(
+    lengths: tuple[int, ...],
+    letters: str,
+    drafts: Sequence[Row] = (),
+    ref: Ref = "group",
+    question_id: str = "q",
+    finish: FinishReason = STOP,
+) -> Explored:
+    """A question's attempts of the given lengths with the given verdicts, then its drafts."""
+    return (*rows_of_record(group(lengths, question_id, finish), letters, ref), *drafts)
 
 
 def draft(state: DraftState = DraftState.PARSED, length: int = 5, context: int = 7) -> Draft:
@@ -48,12 +89,28 @@ def draft(state: DraftState = DraftState.PARSED, length: int = 5, context: int =
     return Draft("1 + 1?", "2", "q", ContrastivePair(0, 1), "good", "bad", written, experience, state)
 
 
-def draft_ticket(state: DraftState = DraftState.PARSED, index: int = 0, length: int = 5) -> DraftTicket:
-    return DraftTicket("drafts", index, draft(state, length).facts())
+def draft_row(state: DraftState = DraftState.PARSED, index: int = 0, length: int = 5, ref: Ref = "drafts") -> Row:
+    return replace(row_of_draft(draft(state, length), index), ref=ref)
 
 
-def proven_draft(index: int = 0, length: int = 5, replay_outcomes: str = "wc") -> JudgedDraft:
-    """A lesson: a draft whose replays, of 3 tokens each, came out as given."""
-    drafted = draft_ticket(index=index, length=length)
-    replays = ReplayTicket(drafted, ticket((3,) * len(replay_outcomes), "replays"))
-    return JudgedDraft(drafted, DraftFate.TRAINED, replays, verdict(*replay_outcomes))
+def proven(index: int = 0, length: int = 5, replays: str = "wc", ref: Ref = "drafts") -> Row:
+    """A draft after its replays, of 3 tokens each, which came out as given."""
+    replayed = rows_of_record(group((3,) * len(replays)), replays, "replays", RowKind.REPLAY)
+    (row,) = prove([draft_row(index=index, length=length, ref=ref)], [replayed], 1)
+    return row
+
+
+def with_options(config: Config, **options: Any) -> Config:
+    """The configuration with other values, e.g. `algorithm__kl__coefficient=0.1`: quicker than composing it anew."""
+    for path, value in options.items():
+        config = _with(config, path.split("__"), value)
+    return config
+
+
+def _with(section: Any, path: Sequence[str], value: Any) -> Any:
+    first, *rest = path
+    return section.model_copy(update={first: _with(getattr(section, first), rest, value) if rest else value})
+
+
+def small_config(*overrides: str) -> Config:
+    return compose_config(["rollout.max_tokens=8", "mel.weight=1.0", *overrides])

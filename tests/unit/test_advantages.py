@@ -1,4 +1,4 @@
-"""Advantage estimators, shaping, KL estimators, aggregation and pass@k, against numbers worked out by hand."""
+"""policy/algorithms/, aggregations and KL estimators, against numbers worked out by hand."""
 
 import math
 
@@ -8,18 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mel_ray.policy.advantages import (
-    batch_whitened,
-    correct_only,
-    group_centred,
-    group_standardised,
-    leave_one_out,
-    token_moments,
-)
-from mel_ray.policy.aggregation import token_weights
-from mel_ray.policy.kl import kl_estimate, kl_to_go
-from mel_ray.evaluation.pass_at_k import pass_at_k
-from mel_ray.policy.shaping import overlong_penalty, shaped
+from mel_ray.policy.algorithms.batch_whitened import batch_whitened, token_moments
+from mel_ray.policy.algorithms.group_centred import group_centred
+from mel_ray.policy.algorithms.group_standardised import group_standardised
+from mel_ray.policy.algorithms.leave_one_out import leave_one_out
+from mel_ray.policy.kl import kl_estimate
+from mel_ray.policy.registry import AGGREGATIONS, ALGORITHMS
+from mel_ray.policy.rows import rows_of, score
+from tests.unit.builders import exploration, small_config, with_options
 
 GROUP_ESTIMATORS = [group_standardised, group_centred, leave_one_out]
 REWARDS = st.lists(st.sampled_from([0.0, 1.0, 0.5, None]), max_size=64)
@@ -34,7 +30,7 @@ def test_golden_numbers_of_grpo():
 
 def test_golden_numbers_of_dr_grpo_and_rloo():
     assert group_centred([1, 0, 0, 1]) == pytest.approx([0.5, -0.5, -0.5, 0.5])
-    # the others' mean: 1/3 beside a correct one, 2/3 beside a wrong one
+    # the others' mean: 1/3 for a correct one, 2/3 for a wrong one
     assert leave_one_out([1, 0, 0, 1]) == pytest.approx([0.6666667, -0.6666667, -0.6666667, 0.6666667], abs=1e-7)
     assert leave_one_out([1, 0, 0, 0]) == pytest.approx([1.0, -1 / 3, -1 / 3, -1 / 3])
 
@@ -47,14 +43,26 @@ def test_golden_numbers_of_reinforce_pp():
 
 
 def test_whitening_sees_the_batch_where_group_estimators_see_the_group():
-    # a group that is all right beside one that is all wrong: no contrast within, much between
+    # a group that is all right and one that is all wrong: no contrast within, much between
     assert not group_standardised([1, 1]).any()
     assert batch_whitened([1, 1, 0, 0], [3, 3, 3, 3]) == pytest.approx([1, 1, -1, -1], abs=1e-5)
 
 
+def credit(letters, advantage):
+    cfg = with_options(small_config(), algorithm__advantage=advantage).algorithm
+    return [row.credit for row in score(rows_of([exploration((2,) * len(letters), letters)]), cfg, 8)]
+
+
 def test_rejection_sampling_has_signal_without_contrast():
-    assert correct_only([True, True]).tolist() == [1, 1]
-    assert correct_only([False, False]).tolist() == [0, 0]
+    assert credit("cc", "correct_only") == [1, 1]
+    assert credit("wwnte", "correct_only") == [0] * 5
+
+
+@pytest.mark.parametrize("advantage", ALGORITHMS)
+def test_what_the_verifier_could_not_judge_has_no_credit(advantage):
+    found = credit("ctewc", advantage)
+    assert found[1:3] == [0, 0]
+    assert [found[0], found[3], found[4]] == pytest.approx(credit("cwc", advantage))
 
 
 @pytest.mark.parametrize("estimator", GROUP_ESTIMATORS)
@@ -98,29 +106,23 @@ def test_whitened_advantages_have_zero_mean_over_tokens_whatever_the_order(rewar
 
 
 def aggregate(losses: list[list[float]], aggregation: str) -> float:
-    weights = token_weights([len(one) for one in losses], aggregation, max_tokens=8)
+    weights = AGGREGATIONS[aggregation]([len(one) for one in losses], 8)
     return sum(weight * sum(one) for weight, one in zip(weights, losses, strict=True))
 
 
 def test_golden_numbers_of_aggregation():
     losses = [[1.0, 3.0], [1.0, 1.0, 1.0, 1.0]]
-    assert aggregate(losses, "token_mean") == pytest.approx(8 / 6)  # all tokens alike
+    assert aggregate(losses, "token_mean") == pytest.approx(8 / 6)  # every token the same
     assert aggregate(losses, "seq_mean_token_mean") == pytest.approx(1.5)  # (2 + 1) / 2
     assert aggregate(losses, "seq_mean_token_sum") == pytest.approx(4.0)  # (4 + 4) / 2
     assert aggregate(losses, "dr_grpo") == pytest.approx(0.5)  # (4 + 4) / (2 * 8)
 
 
-def test_golden_numbers_of_the_overlong_penalty():
-    # DAPO: max 100, zone 20: nothing up to 80, half way at 90, all at 100 and beyond
-    lengths = [0, 80, 81, 90, 100, 101, 110]
-    assert [overlong_penalty(n, 100, 20) for n in lengths] == pytest.approx([0, 0, -0.05, -0.5, -1, -1, -1])
-    assert [overlong_penalty(n, 100, 0) for n in (100, 101)] == [0, -1]
-
-
-def test_shaped_rewards():
-    assert [shaped(r, -1.0) for r in (0.0, 0.5, 1.0, None)] == [-1.0, 0.0, 1.0, None]
-    assert shaped(1.0, 0.0, -0.25) == 0.75
-    assert shaped(None, 0.0, -0.25) is None
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_sequences_without_tokens_count_but_never_divide_by_zero(aggregation):
+    assert AGGREGATIONS[aggregation]([], 8) == []
+    assert all(np.isfinite(AGGREGATIONS[aggregation]([0, 0], 8)))
+    assert AGGREGATIONS["seq_mean_token_mean"]([0, 4], 8)[1] == 1 / (2 * 4)
 
 
 def test_golden_numbers_of_kl():
@@ -130,19 +132,3 @@ def test_golden_numbers_of_kl():
     assert kl_estimate(d, zero, "k2").tolist() == [4.5, 0.0, 0.125]
     # exp(3) - 1 - 3 = 16.0855; exp(-0.5) - 1 + 0.5 = 0.1065
     assert kl_estimate(d, zero, "k3").tolist() == pytest.approx([16.08554, 0.0, math.exp(-0.5) - 0.5], abs=1e-5)
-
-
-@given(st.lists(st.lists(st.floats(-2, 2), min_size=1, max_size=6), max_size=6))
-def test_kl_to_go_adds_up_what_follows_within_the_row(values):
-    rows = torch.tensor([number for number, row in enumerate(values) for _ in row], dtype=torch.long)
-    flat = torch.tensor([x for row in values for x in row], dtype=torch.float64)
-    expected = [sum(row[t:]) for row in values for t in range(len(row))]
-    assert kl_to_go(flat, rows).tolist() == pytest.approx(expected, abs=1e-9)
-
-
-def test_pass_at_k():
-    assert pass_at_k(8, 2, 4) == pytest.approx(0.7857143)  # 1 - C(6,4)/C(8,4) = 1 - 15/70
-    assert pass_at_k(8, 0, 8) == 0
-    assert pass_at_k(8, 1, 8) == 1
-    with pytest.raises(ValueError):
-        pass_at_k(4, 1, 5)

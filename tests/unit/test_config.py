@@ -18,7 +18,7 @@ from mel_ray.driver.state import RunState
 from mel_ray.mel.registry import PAIR_CHOICES
 from mel_ray.policy.registry import AGGREGATIONS, ALGORITHMS
 from mel_ray.policy.schedule import experience_weight, learning_rate
-from mel_ray.records.problems import ConfigError, Problem
+from mel_ray.records.problem import ConfigError, Problem
 from mel_ray.rewards.registry import RULES
 from mel_ray.weights.registry import TRANSPORTS
 

@@ -7,7 +7,7 @@ import pytest
 
 from mel_ray.config.load import compose_config
 from mel_ray.cli.inspect import answer_kind, contaminated, grams, inspect, page, text
-from mel_ray.data.question import Question
+from mel_ray.data.datasets import Question
 from mel_ray.evaluation.table import Evaluation, comparison_text, table_text
 from mel_ray.records import Outcome
 from mel_ray.records.evaluation import Answered, QuestionResult

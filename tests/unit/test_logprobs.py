@@ -1,4 +1,4 @@
-"""rl/logprobs.py against a full softmax."""
+"""policy/logprobs.py against a full softmax."""
 
 import pytest
 import torch

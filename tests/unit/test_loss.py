@@ -1,4 +1,4 @@
-"""rl/objective.py and rl/policy_loss.py against numbers written out by hand, and what no batch may change."""
+"""policy/loss.py and policy/surrogates.py against numbers written out by hand, and what no batch may change."""
 
 import math
 from dataclasses import replace
@@ -8,10 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mel_ray.records.update import LossSettings
 from mel_ray.policy.loss import TokenBatch, joint_loss, mismatch
+from mel_ray.records.step import LossSettings
 
 CLIPPED = LossSettings()
+NO_INPUTS = {"ids": torch.zeros(0), "predicts": torch.zeros(0)}  # of the model; the loss takes its logprobs
 EVERY_LOSS = [
     CLIPPED,
     LossSettings(clip_high=0.28, dual_clip=3.0, log_ratio_clamp=20.0),
@@ -21,9 +22,9 @@ EVERY_LOSS = [
     LossSettings(importance_cap=2.0),
     LossSettings(importance_cap=1.5, importance_level="sequence"),
     LossSettings(importance_cap=1.5, importance_level="sequence", importance_mode="mask"),
-    LossSettings(kl_in_loss=0.1, kl_estimator="k1"),
-    LossSettings(kl_in_loss=0.1, kl_estimator="k2"),
-    LossSettings(kl_in_loss=0.1, kl_estimator="k3", entropy_coefficient=0.01),
+    LossSettings(kl_coefficient=0.1, kl_estimator="k1"),
+    LossSettings(kl_coefficient=0.1, kl_estimator="k2"),
+    LossSettings(kl_coefficient=0.1, kl_estimator="k3", entropy_coefficient=0.01),
 ]
 
 
@@ -38,6 +39,7 @@ def leaf(*values: float) -> torch.Tensor:
 def tokens(advantages, old, sampled=None, weight=1.0, nll=0.0, rows=None, reference=None) -> TokenBatch:
     count = len(advantages)
     return TokenBatch(
+        **NO_INPUTS,
         pg_weight=column(*[weight] * count),
         nll_weight=column(*[nll] * count),
         advantages=column(*advantages),
@@ -57,8 +59,9 @@ def gradient(logprobs: list[float], batch: TokenBatch, loss: LossSettings) -> tu
 
 def test_on_policy_gradient_is_weighted_advantage_and_nll():
     logprobs = leaf(-1.1, -2.1, -0.7)
-    batch = TokenBatch(column(0.25, 0.25, 0), column(0, 0, 0.5), column(1, -2, 0), column(-1, -2, -3),
-                       torch.tensor([0, 0, 1]))  # fmt: skip
+    batch = TokenBatch(**NO_INPUTS, rows=torch.tensor([0, 0, 1]), pg_weight=column(0.25, 0.25, 0),
+                       nll_weight=column(0, 0, 0.5), advantages=column(1, -2, 0),
+                       sampled_logprobs=column(-1, -2, -3))  # fmt: skip
     loss, parts = joint_loss(logprobs, torch.zeros(3), batch, CLIPPED)
     loss.backward()
     # d/dlogp of -w * rho * A at rho = 1 is -w * A; of -v * logp is -v
@@ -142,7 +145,7 @@ def test_importance_weights_correct_for_the_engine(loss, weights):
 @pytest.mark.parametrize(("estimator", "slope"), [("k1", 1.0), ("k2", 0.5), ("k3", 1 - math.exp(-0.5))])
 def test_kl_in_the_loss_pulls_towards_the_reference(estimator, slope):
     batch = tokens([0.0], [-1.0], reference=[-1.5])  # d = 0.5
-    _, grad = gradient([-1.0], batch, LossSettings(kl_in_loss=0.1, kl_estimator=estimator))
+    _, grad = gradient([-1.0], batch, LossSettings(kl_coefficient=0.1, kl_estimator=estimator))
     assert grad == pytest.approx([0.1 * slope])
 
 
@@ -196,7 +199,7 @@ def test_loss_and_gradient_do_not_depend_on_order_or_split(loss, drawn):
         joined = {name: torch.cat([rows[n][0][name] for n in numbers]) for name in rows[0][0]}
         index = torch.cat([torch.full((lengths[n],), i) for i, n in enumerate(numbers)])
         value, _ = joint_loss(torch.cat(list(leaves.values())), torch.cat([rows[n][2] for n in numbers]),
-                              TokenBatch(rows=index, **joined), loss)  # fmt: skip
+                              TokenBatch(**NO_INPUTS, rows=index, **joined), loss)  # fmt: skip
         value.backward()
         return value.detach(), {n: leaf.grad for n, leaf in leaves.items()}
 

@@ -3,7 +3,7 @@
 import pytest
 
 from mel_ray.config.load import compose_config, to_yaml
-from mel_ray.records.problems import ConfigError
+from mel_ray.records.problem import ConfigError
 from mel_ray.driver.state import DriverState
 from mel_ray.cli.train import BAD_REQUEST, DONE, main, open_run, read_state, requested_config
 from mel_ray.data.prepare import prepare

@@ -1,4 +1,4 @@
-"""The invariants that rl/packing.py lists, under random lengths; and that sharding keeps weights global."""
+"""The invariants that policy/packing.py lists, under random lengths."""
 
 from collections import Counter
 
@@ -6,8 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mel_ray.records import SequenceKind, SequenceSpec
-from mel_ray.policy.batch import shard
 from mel_ray.policy.packing import pack
 
 lengths_strategy = st.lists(st.integers(1, 300), min_size=1, max_size=80)
@@ -44,13 +42,3 @@ def test_neighbours_in_length_share_a_microbatch():
 def test_nothing_to_pack():
     with pytest.raises(ValueError):
         pack([], 2, 100)
-
-
-@given(st.integers(1, 5), st.integers(1, 8))
-def test_fillers_carry_no_weight(sequences, ranks):
-    specs = [SequenceSpec(SequenceKind.TRAJECTORY, "r", i, 4, 4, 1.0, 0.5, 0.25) for i in range(sequences)]
-    shards = shard(specs, ranks, 64)
-    everything = [spec for row in shards for microbatch in row for spec in microbatch]
-    assert sum(spec.pg_weight for spec in everything) == pytest.approx(0.5 * sequences)
-    assert sum(spec.nll_weight for spec in everything) == pytest.approx(0.25 * sequences)
-    assert {spec.index for spec in everything if spec.pg_weight} == set(range(sequences))

@@ -11,7 +11,7 @@ import numpy as np
 
 from mel_ray.records.arrays import Floats
 from mel_ray.records.ledger import TrajectoryFate
-from mel_ray.records.problems import Problem
+from mel_ray.records.problem import Problem
 from mel_ray.records.row import Credit, Ref, Row
 
 Rewards = Sequence[float | None]  # None: the verifier could not judge it

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from mel_ray.policy.algorithms.algorithm import Algorithm, Groups, Options, Penalties
 from mel_ray.records.ledger import TrajectoryFate
-from mel_ray.records.problems import Problem
+from mel_ray.records.problem import Problem
 from mel_ray.records.row import Credit, Row
 
 

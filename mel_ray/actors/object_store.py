@@ -1,4 +1,4 @@
-"""Ray's object store behind the port that those who follow references know."""
+"""Ray's object store as the port `ObjectStore`: what follows references outside the pools goes through it."""
 
 import asyncio
 from collections.abc import Sequence

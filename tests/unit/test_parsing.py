@@ -1,15 +1,12 @@
-"""mel/: pairing, parsing of malformed and hostile experiences, the leak check, internalisation."""
+"""mel/parsing.py: malformed and hostile experiences, and the leak check."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mel_ray.config.templates import load_template
-from mel_ray.mel.pairing import select_pairs
 from mel_ray.mel.parsing import ParseFailure, leaks_answer, parse_experience
-from mel_ray.mel.prompts import abstraction_prompt, replay_prompt
-from mel_ray.records import Experience
-from tests.unit.builders import group, verdict
+from mel_ray.records.experience import Experience
 
 TINY, PAPER = load_template("tiny"), load_template("paper")
 GOOD = "Bifurcation: Step 2.\nCritique: It did this.\nHeuristic: If it rains, then stay in."
@@ -27,21 +24,6 @@ I assumed what I should have shown.
 - If a quantity is divided out, then check that it cannot be zero.
 * When dealing with absolute values, strictly verify both cases.
 """
-
-
-@given(
-    st.lists(st.sampled_from("cwnte"), max_size=10), st.integers(1, 20), st.integers(0, 5),
-    st.sampled_from(["random", "shortest_correct_longest_common_prefix", "hardest"]),
-)  # fmt: skip
-def test_pairs_are_distinct_and_join_a_correct_with_an_incorrect(outcomes, count, seed, choice):
-    judged = verdict(*outcomes)
-    trajectories = group(tuple(range(1, len(outcomes) + 1)))
-    pairs = select_pairs(trajectories, judged, count, seed, choice)
-    assert len(set(pairs)) == len(pairs) == min(count, len(judged.correct) * len(judged.incorrect))
-    for pair in pairs:
-        assert outcomes[pair.correct] == "c"
-        assert outcomes[pair.incorrect] in "wn"
-    assert pairs == select_pairs(trajectories, judged, count, seed, choice)
 
 
 def test_well_formed_experiences():
@@ -103,11 +85,3 @@ def test_any_text_is_parsed_or_rejected(text):
 )
 def test_leak_check(answer, rule, leaks):
     assert leaks_answer(Experience("s", "The answer is 12", (rule,)), answer) is leaks
-
-
-def test_prompts_show_the_incorrect_solution_first_and_never_compile_model_output():
-    text = abstraction_prompt(PAPER, "Q {{ 7 * 7 }}", "BAD {% raw %}", "GOOD")
-    assert text.index("BAD") < text.index("GOOD")
-    assert "{{ 7 * 7 }}" in text
-    assert "49" not in text
-    assert "M-TEXT" in replay_prompt(TINY, "Q", " M-TEXT ")
