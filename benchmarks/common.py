@@ -1,6 +1,7 @@
 """What the benchmarks share: local Ray with the pools of a configuration, medians, and the closing JSON line."""
 
 import json
+import os
 import platform
 import statistics
 from collections.abc import AsyncIterator, Sequence
@@ -10,50 +11,42 @@ from typing import Any
 
 from mel_ray.config.load import compose_config
 from mel_ray.config.schema import Config
-from mel_ray.data.prompts import PromptStream
-from mel_ray.run.checkpoints import Checkpoints
-from mel_ray.driver.state import DriverState
-from mel_ray.driver.step import Stepper
 from mel_ray.data.prepare import Prepared, prepare
+from mel_ray.driver.loop import Loop
+from mel_ray.driver.state import RunState
+from mel_ray.driver.wiring import Pools, connected_to_ray, make_loop
 from mel_ray.records.evaluation import Answered
-from mel_ray.records.exploration import Exploration, GroupTicket
-from mel_ray.records.verdict import GroupVerdict
-from mel_ray.driver.wiring import Pools, connected_to_ray
+from mel_ray.records.row import Row
 
 
 class NoArchive:
     """Nothing is written while we measure."""
 
-    async def record(self, step: int, explored: Sequence[Exploration]) -> None:
+    async def record(self, step: int, rows: Sequence[Row]) -> None:
         return None
 
 
-class NoCheckpoints(Checkpoints):
+class NoCheckpoints:
     """Nothing is saved either."""
 
-    def __init__(self) -> None:
-        super().__init__(Path(), 1, [])
-
-    async def save(self, state: DriverState) -> None:
-        return None
-
-
-class NoJournal:
-    """Answers of an evaluation are not kept, nor known."""
-
-    def find(self, question_id: str, temperature: float, count: int) -> Answered | None:
-        return None
-
-    async def add(self, group: GroupTicket, verdict: GroupVerdict, temperature: float) -> None:
-        return None
-
-    async def close(self) -> None:
+    async def save(self, state: RunState) -> None:
         return None
 
 
 class NoJournals:
-    def open(self, benchmark: str, step: int) -> NoJournal:
-        return NoJournal()
+    """Answers of an evaluation are neither kept nor known."""
+
+    def open(self, benchmark: str, step: int) -> "NoJournals":
+        return self
+
+    def find(self, question_id: str, temperature: float, count: int) -> Answered | None:
+        return None
+
+    async def add(self, judged: Sequence[Row], temperature: float) -> None:
+        return None
+
+    async def close(self) -> None:
+        return None
 
 
 @asynccontextmanager
@@ -64,13 +57,12 @@ async def running_pools(overrides: Sequence[str]) -> AsyncIterator[tuple[Config,
     with connected_to_ray(config):
         pools = Pools(config, prepared.model_folder, Path("/tmp/mel_ray_benchmark_logs"))
         await pools.ready()
-        await pools.policy.publish(0)
+        await pools.publisher.publish(0)
         yield config, prepared, pools
 
 
-def stepper_for(kind: type[Stepper], config: Config, prepared: Prepared, pools: Pools) -> Stepper:
-    data = PromptStream(prepared.prompts.prompts, config.run.seed)
-    return kind(config, data, pools.rollout, pools.verifier, pools.experience, pools.policy, pools.engines, NoArchive())
+def loop_for(config: Config, prepared: Prepared, pools: Pools) -> Loop:
+    return make_loop(config, pools, prepared.prompts.prompts, NoArchive())
 
 
 def median(values: Sequence[float]) -> float:
@@ -79,6 +71,6 @@ def median(values: Sequence[float]) -> float:
 
 def finish(figures: dict[str, Any]) -> None:
     """The last line: one JSON object."""
-    machine = {"cpus": len(__import__("os").sched_getaffinity(0)), "python": platform.python_version()}
+    machine = {"cpus": len(os.sched_getaffinity(0)), "python": platform.python_version()}
     rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in figures.items()}
     print(json.dumps(rounded | {"machine": machine}))

@@ -17,10 +17,9 @@ import numpy as np
 import torch
 
 from benchmarks.common import finish, median
-from mel_ray.policy.policy_settings import PolicySettings, Rendezvous
-from mel_ray.records.sequence import TrainSequence
-from mel_ray.records.update import LossSettings, OptimizerStep
 from mel_ray.policy.packing import pack
+from mel_ray.policy.policy_settings import PolicySettings, Rendezvous
+from mel_ray.records.step import OptimizerStep, TrainSequence, TrainSettings
 
 
 def write_random_model(folder: Path, arguments: argparse.Namespace, dtype: str) -> int:
@@ -45,8 +44,8 @@ def sequences(arguments: argparse.Namespace) -> list[TrainSequence]:
         prompt = max(1, length // 8)
         count = length - prompt
         weight, sign = np.full(count, 1 / (count * arguments.sequences)), rng.choice([-1.0, 1.0])
-        ids = rng.integers(3, arguments.vocabulary, length)
-        made.append(TrainSequence(ids, prompt, weight, np.zeros(count), np.full(count, sign), np.full(count, -1.0)))
+        ids, mask = rng.integers(3, arguments.vocabulary, length), np.arange(length) >= prompt
+        made.append(TrainSequence(ids, mask, weight, np.zeros(count), np.full(count, sign), np.full(count, -1.0)))
     return made
 
 
@@ -82,7 +81,7 @@ def main() -> None:
         seconds = []
         for _ in range(arguments.rounds + 1):
             started = time.perf_counter()
-            policy.step(microbatches, OptimizerStep(()), 1e-6, LossSettings())
+            policy.update([(OptimizerStep(()), microbatches)], TrainSettings(1e-6))
             if device == "cuda":
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - started)

@@ -10,34 +10,41 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from benchmarks.common import finish, median, running_pools, stepper_for
+from benchmarks.common import finish, loop_for, median, running_pools
 from mel_ray.config.schema import Config
-from mel_ray.driver.step import Stepper
-from mel_ray.mel.replay import proven
-from mel_ray.records.exploration import Exploration
-from mel_ray.records.trajectory import Prompt
+from mel_ray.data.prepare import Prepared
+from mel_ray.driver.buffer import Buffer
+from mel_ray.driver.explorer import Explorer
+from mel_ray.driver.loop import Loop
+from mel_ray.driver.wiring import Pools
+from mel_ray.mel.replay import prove
+from mel_ray.records.row import Explored, is_mixed
 
 
-class StagedStepper(Stepper):
+class StagedExplorer(Explorer):
     """The same stages with a barrier after each: what most systems do."""
 
-    async def _explore_all(self, prompts: Sequence[Prompt], step: int) -> list[Exploration]:
-        gather = asyncio.gather
-        groups = await gather(*(self.rollout.generate(p, self._sampling(p, step)) for p in prompts))
-        verdicts = await gather(*(self.verifier.judge(group) for group in groups))
-        mixed = [i for i, verdict in enumerate(verdicts) if verdict.is_mixed]
-        drafted = await gather(*(self.experience.abstract(groups[i], verdicts[i], step) for i in mixed))
-        drafts = dict(zip(mixed, drafted, strict=True))
-        parsed = [(i, draft) for i, ds in drafts.items() for draft in ds if draft.facts.state == "parsed"]
-        replays = await gather(*(self.experience.replay(draft, step) for _, draft in parsed))
-        judged = await gather(*(self.verifier.judge(replay.group) for replay in replays))
-        explorations = []
-        for i, (group, verdict) in enumerate(zip(groups, verdicts, strict=True)):
-            mine = [k for k, (owner, _) in enumerate(parsed) if owner == i]
-            lessons = proven(drafts.get(i, ()), [replays[k] for k in mine], [judged[k] for k in mine],
-                             self.cfg.mel.min_correct_replays)  # fmt: skip
-            explorations.append(Exploration(group, verdict, lessons))
-        return explorations
+    async def batch(self, step: int) -> list[Explored]:
+        gather, prompts = asyncio.gather, self.data.take(self.cfg.rollout.prompts_per_step)
+        groups = await gather(*(self.rollout.generate(prompt, self._sampling(prompt, step)) for prompt in prompts))
+        judged = await gather(*(self.rewards.judge(group) for group in groups))
+        mixed = [i for i, rows in enumerate(judged) if is_mixed(rows)]
+        drafted = await gather(*(self.experience.abstract(judged[i], step) for i in mixed))
+        parsed = [draft for drafts in drafted for draft in drafts if draft.fate is None]
+        replays = await gather(*(self.experience.replay(draft, step) for draft in parsed))
+        verdicts = await gather(*(self.rewards.judge(replay) for replay in replays))
+        of_draft = {draft.sample: rows for draft, rows in zip(parsed, verdicts, strict=True)}
+        explored: list[Explored] = list(judged)
+        for i, drafts in zip(mixed, drafted, strict=True):
+            own = [of_draft.get(draft.sample, ()) for draft in drafts]
+            explored[i] = (*judged[i], *prove(drafts, own, self.cfg.mel.min_correct_replays))
+        return explored
+
+
+def staged_loop_for(config: Config, prepared: Prepared, pools: Pools) -> Loop:
+    loop = loop_for(config, prepared, pools)
+    loop.buffer = Buffer(StagedExplorer(config, loop.data, pools.rollout, pools.rewards, pools.experience).batch)
+    return loop
 
 
 def without_mel(config: Config) -> Config:
@@ -47,16 +54,16 @@ def without_mel(config: Config) -> Config:
 async def measure(rounds: int, overrides: Sequence[str]) -> dict[str, float]:
     async with running_pools(["algorithm.lr=0", *overrides]) as (config, prepared, pools):
         arms = {
-            "grpo": stepper_for(Stepper, without_mel(config), prepared, pools),
-            "mel": stepper_for(Stepper, config, prepared, pools),
-            "mel_staged": stepper_for(StagedStepper, config, prepared, pools),
+            "grpo": loop_for(without_mel(config), prepared, pools),
+            "mel": loop_for(config, prepared, pools),
+            "mel_staged": staged_loop_for(config, prepared, pools),
         }
         seconds: dict[str, list[float]] = {name: [] for name in arms}
         explore: dict[str, list[float]] = {name: [] for name in arms}
         for step in range(1, rounds + 2):
-            for name, stepper in arms.items():
+            for name, loop in arms.items():
                 started = time.monotonic()
-                report = await stepper.step(step)
+                report = await loop.step(step)
                 if step > 1:  # the first round warms up
                     seconds[name].append(time.monotonic() - started)
                     explore[name].append(report.metrics["time/explore"])

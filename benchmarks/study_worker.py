@@ -2,7 +2,7 @@
 line (`overrides`, `seed`) and answers with one.
 
 The pools stay up between runs that fit the same engines and policy settings; the policy goes back to its initial
-checkpoint, so that a run is what `python -m mel_ray.cli.train` with these overrides makes of it.
+checkpoint, so that a run is what `python -m mel_ray.main` with these overrides makes of it.
 """
 
 import asyncio
@@ -15,17 +15,16 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.common import NoArchive, NoCheckpoints, NoJournals
+from benchmarks.common import NoCheckpoints, NoJournals, loop_for
 from mel_ray.config.load import compose_config
 from mel_ray.config.schema import Config
-from mel_ray.data.prompts import PromptStream
-from mel_ray.evaluation.evaluator import Evaluator
-from mel_ray.driver.loop import Loop, Progress
-from mel_ray.driver.state import DriverState
-from mel_ray.driver.step import Stepper
 from mel_ray.data.prepare import Prepared, prepare
-from mel_ray.records.report import EvalReport, StepReport
-from mel_ray.driver.wiring import Pools, connected_to_ray, engine_settings, policy_settings
+from mel_ray.driver.loop import Watch
+from mel_ray.driver.wiring import Pools, connected_to_ray
+from mel_ray.evaluation.evaluator import Evaluator
+from mel_ray.policy.policy_settings import PolicySettings
+from mel_ray.records.reports import EvalReport, StepReport
+from mel_ray.rollout.engine_settings import EngineSettings
 
 
 class Curves:
@@ -33,7 +32,8 @@ class Curves:
 
     def __init__(self) -> None:
         self.rewards: list[float] = []
-        self.kept, self.tokens, self.nll = 0.0, 0.0, []
+        self.nll: list[float] = []
+        self.kept = self.tokens = 0.0
         self.scores: dict[int, dict[str, float]] = {}
 
     def step(self, report: StepReport) -> None:
@@ -63,7 +63,9 @@ class Worker:
     """Holds pools and the initial checkpoint of the policy."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._pools, self._key = folder, None, None
+        self._folder = folder
+        self._pools: Pools | None = None
+        self._key: object = None
 
     async def run(self, overrides: Sequence[str], seed: int) -> dict[str, Any]:
         config = compose_config([*overrides, f"run.seed={seed}"])
@@ -72,18 +74,14 @@ class Worker:
         await pools.policy.load(self._folder / "initial")
         await pools.renew_experience(config)
         curves = Curves()
-        data = PromptStream(prepared.prompts.prompts, seed)
-        stepper = Stepper(config, data, pools.rollout, pools.verifier, pools.experience, pools.policy, pools.engines,
-                          NoArchive())  # fmt: skip
-        evaluator = Evaluator(config, pools.rollout, pools.verifier)
-        loop = Loop(config, stepper, pools.policy, evaluator, prepared.benchmarks, NoJournals(), NoCheckpoints(),
-                    [curves], Progress(DriverState()))  # fmt: skip
-        await loop.run()
+        loop = loop_for(config, prepared, pools)
+        evaluator = Evaluator(config, pools.rollout, pools.rewards)
+        await loop.run(Watch(loop.state, evaluator, prepared.benchmarks, NoJournals(), NoCheckpoints(), [curves]))
         return curves.result()
 
     async def _pools_for(self, config: Config, prepared: Prepared) -> Pools:
-        engines = replace(engine_settings(config, prepared.model_folder), seed=0)
-        key = (engines, policy_settings(config, prepared.model_folder), config.reward)
+        engines = replace(EngineSettings.of(config, prepared.model_folder), seed=0)
+        key = (engines, PolicySettings.of(config, prepared.model_folder), config.reward)
         if self._pools is None or key != self._key:
             if self._pools is not None:
                 self._pools.kill()

@@ -14,10 +14,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.common import finish, median, running_pools, stepper_for
+from benchmarks.common import finish, loop_for, median, running_pools
 from mel_ray.data.datasets import load
 from mel_ray.data.model_folder import EMBEDDED
-from mel_ray.driver.step import Stepper
+from mel_ray.driver.loop import Loop
 
 WORKLOADS = {"embedded": (64, 1.0, 12), "long_tail": (512, 0.28, 4)}  # cap in tokens, end-token scale, rounds
 PROMPTS, GROUP = 16, 8
@@ -81,7 +81,7 @@ async def compare(python: str, model: Path, cap: int, rounds: int) -> dict[str, 
             job = {"model": str(model), "questions": questions, "prompts": PROMPTS, "group": GROUP, "threads": 2}
             trl = Trl(python, job | {"max_tokens": cap, "temperature": 1.0, "scratch": scratch})
             try:
-                ours, theirs = await _alternate(stepper_for(Stepper, config, prepared, pools), trl, rounds)
+                ours, theirs = await _alternate(loop_for(config, prepared, pools), trl, rounds)
             finally:
                 trl.close()
     our_seconds, their_seconds = median([r["time/step"] for r in ours]), median([r["seconds"] for r in theirs])
@@ -103,10 +103,10 @@ async def compare(python: str, model: Path, cap: int, rounds: int) -> dict[str, 
     }
 
 
-async def _alternate(stepper: Stepper, trl: Trl, rounds: int) -> tuple[Sequence[dict], Sequence[dict]]:
+async def _alternate(loop: Loop, trl: Trl, rounds: int) -> tuple[Sequence[dict], Sequence[dict]]:
     ours, theirs = [], []
     for step in range(1, rounds + 2):
-        report = await stepper.step(step)
+        report = await loop.step(step)
         measured = await asyncio.to_thread(trl.step)
         if step > 1:  # the first round warms up
             ours.append(dict(report.metrics))

@@ -47,7 +47,7 @@ async def measure(model: Path, transport: str, rounds: int) -> dict[str, float]:
         times = []
         for version in range(1, rounds + 1):
             started = time.monotonic()
-            await pools.policy.publish(version)
+            await pools.publisher.publish(version)
             times.append(time.monotonic() - started)
         size = prepared.weight_bytes
     sync, copy = median(times), copy_seconds(size)
@@ -60,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
-    figures = {}
+    figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for name, model in (("tiny", EMBEDDED), ("100m", random_model(Path(scratch) / "random_100m"))):
             for transport in ("shm", "gloo"):

@@ -2,6 +2,8 @@
 
 import argparse
 import asyncio
+import os
+import select
 import signal
 import sys
 import traceback
@@ -68,7 +70,7 @@ def heed_signals() -> None:
 
     To be called again after Ray has connected, because Ray takes SIGTERM for itself.
     """
-    # A shell that starts us in the background has SIGINT ignored; one that is sent nevertheless is meant to stop us.
+    # Shells start background jobs with SIGINT ignored; `kill -INT` is to stop them all the same.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
@@ -82,6 +84,7 @@ def run_command(command: Command, arguments: Sequence[str]) -> int:
     heed_signals()
     try:
         command(arguments)
+        sys.stdout.flush()
     except BaseException as error:
         match first_cause(error):
             case Ended() as ended:
@@ -94,12 +97,24 @@ def run_command(command: Command, arguments: Sequence[str]) -> int:
                 return INTERRUPTED
             case SystemExit() as left:
                 raise left from None
+            case BrokenPipeError() if _reader_has_left():
+                return DONE
             case cause:
                 if not type(cause).__module__.startswith("mel_ray."):
                     traceback.print_exception(error)
                 _say(f"mel_ray stopped: {_words(cause)}")
                 return FAILED
     return DONE
+
+
+def _reader_has_left() -> bool:
+    """Whether nobody reads stdout any more, as after `mel experiences runs/mine | head`; if so, the rest is dropped."""
+    output = select.poll()
+    output.register(sys.stdout)
+    has_left = any(event & select.POLLERR for _, event in output.poll(0))
+    if has_left:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it exits
+    return has_left
 
 
 def _words(cause: BaseException) -> str:

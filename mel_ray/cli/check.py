@@ -1,9 +1,42 @@
-"""What `python -m mel_ray.cli.train --check` prints: the resolved plan, one prompt of each kind."""
+"""`mel check`: the resolved plan and one prompt of each kind, or every problem at once."""
 
+from collections.abc import Sequence
+
+from mel_ray.cli.app import EXIT_CODES, asks_for_help
+from mel_ray.cli.prepared import checked_and_prepared
+from mel_ray.config.load import compose_config
 from mel_ray.config.plan import make_plan
 from mel_ray.config.schema import AlgorithmConfig, Config
 from mel_ray.data.prepare import Prepared
 from mel_ray.mel.writer import abstraction_prompt
+from mel_ray.policy.registry import ALGORITHMS
+
+HELP = f"""\
+usage: mel check [key=value ...]
+
+Prints what `mel train` would run with these keys, and starts nothing: the actors, CPUs and GPUs of every
+pool, the batch, the algorithm, one prompt and one abstraction prompt as the model sees them. If there are
+problems with the keys, this machine, the model or the data, it prints all of them, each with a remedy.
+
+  mel check
+  mel check model=qwen3_8b_base cluster=2x8
+
+{EXIT_CODES}"""
+
+
+def check(arguments: Sequence[str]) -> None:
+    """Print the plan and a prompt of each kind.
+
+    Raises:
+        ConfigError: with every problem at once.
+    """
+    if asks_for_help(arguments):
+        print(HELP)
+        return
+    config = compose_config(arguments)
+    print(plan_text(config))
+    print(prompts_text(config, checked_and_prepared(config)))
+    print("no problems found")
 
 
 def plan_text(config: Config) -> str:
@@ -40,7 +73,8 @@ def algorithm_text(algorithm: AlgorithmConfig) -> str:
         "overlong zone": algorithm.overlong_zone,
         "dynamic sampling, at most": algorithm.dynamic_sampling.max_factor if algorithm.dynamic_sampling.enabled else 0,
     }
-    parts = [f"advantage {algorithm.advantage}", f"surrogate {algorithm.surrogate}"]
+    scope = "over the whole batch" if ALGORITHMS[algorithm.advantage].needs_batch else "by question"
+    parts = [f"advantage {algorithm.advantage} {scope}", f"surrogate {algorithm.surrogate}"]
     if algorithm.surrogate != "logprob":
         parts.append(f"clip -{algorithm.clip_low:g} +{algorithm.clip_high:g}")
     parts += [

@@ -1,13 +1,6 @@
-"""python -m mel_ray.cli.evaluate model=FOLDER benchmarks=[aime24,amc23]: Pass@1, Avg@8, Pass@8 of any checkpoint.
-
-`model` is a folder, a hub id or one of conf/model/; several, as model=[A,B], stand side by side with paired
-differences. The export of a run (runs/x/export) is evaluated with that run's configuration. `output=FOLDER` names where
-everything goes; started again with the same folder, only what is missing is asked. Any other override works too.
-"""
+"""`mel evaluate`: Pass@1, Avg@n and Pass@k of any checkpoint, or of several side by side."""
 
 import asyncio
-import signal
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,14 +10,34 @@ from typing import Any
 
 import yaml
 
+from mel_ray.cli.app import EXIT_CODES, INTERRUPTED, Ended, asks_for_help, failed, heed_signals
+from mel_ray.cli.prepared import checked_and_prepared
 from mel_ray.config.load import compose_config, validate
 from mel_ray.config.schema import Config
 from mel_ray.config.templates import CONF_DIR
-from mel_ray.data.prepare import Prepared, checked_and_prepared
-from mel_ray.evaluation.evaluator import Evaluator
+from mel_ray.data.prepare import Prepared
 from mel_ray.evaluation.table import Evaluation, comparison_text, table_text
 from mel_ray.records.problem import ConfigError, Problem
 from mel_ray.run.folder import fresh_name, write_json
+
+HELP = f"""\
+usage: mel evaluate model=... benchmarks=[...] [output=FOLDER] [key=value ...]
+
+Answers every question of the benchmarks, greedily and eval.samples times at eval.temperature, and prints
+Pass@1, Avg@n and Pass@k with standard errors.
+
+  model=       a folder, a hub id or one of conf/model/. Several, as model=[A,B], stand side by side with
+               paired differences. The export of a run (runs/x/export) is evaluated as that run was trained.
+  benchmarks=  names in conf/benchmark/
+  output=      where results and responses go. Started again with the same folder, mel asks only what is
+               missing.
+
+  mel evaluate model=runs/mine/export benchmarks=[world_heldout]
+  mel evaluate model=[Qwen/Qwen3-8B-Base,runs/mine/export] benchmarks=[aime24,amc23] output=runs/table
+
+Any other key works as in `mel train`; `mel keys [word]` explains them.
+
+{EXIT_CODES}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,24 +129,22 @@ def parse(words: Sequence[str]) -> tuple[list[Job], Path]:
     return [compose_job(m, benchmarks, rest, label) for m, label in zip(models, labels, strict=True)], output
 
 
-async def evaluate(jobs: Sequence[Job], output: Path) -> list[Evaluation]:
-    """All models one after the other on one Ray; every benchmark on the same rollout and verifier pools."""
+async def ask_all(jobs: Sequence[Job], output: Path) -> list[Evaluation]:
+    """All models one after the other on one Ray; every benchmark on the same engines and verifiers."""
     from mel_ray.driver.wiring import SamplingPools, connected_to_ray
     from mel_ray.evaluation.journal import FileJournal
 
-    task = asyncio.current_task()
-    assert task is not None
     done = []
     with connected_to_ray(jobs[0].config):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        heed_signals()
         for number, job in enumerate(jobs):
             pools = SamplingPools(job.config, job.prepared.model_folder, output / "logs" / f"{number}")
             await pools.ready()
-            evaluator = Evaluator(job.config, pools.rollout, pools.verifier)
             for benchmark in job.prepared.benchmarks:
                 started = time.monotonic()
-                journal = FileJournal(output / "responses" / f"{job.file_stem}--{benchmark.name}.jsonl")
-                results = await evaluator.results(benchmark, journal)
+                file = output / "responses" / f"{job.file_stem}--{benchmark.name}.jsonl"
+                journal = FileJournal(file, pools.store)
+                results = await pools.evaluator.results(benchmark, journal)
                 journal.write_parquet()
                 seconds = time.monotonic() - started
                 settings = job.config.eval
@@ -159,43 +170,32 @@ def write_results(output: Path, done: Sequence[Evaluation]) -> None:
     write_json(output / "results.json", rows)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if any(word in ("-h", "--help") for word in words):
-        print(__doc__)
-        return 0
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    output = Path("runs")
+def evaluate(arguments: Sequence[str]) -> None:
+    """Evaluate as asked, and print the tables.
+
+    Raises:
+        ConfigError: the request cannot be carried out.
+        Ended: it was interrupted or failed; what was answered is kept.
+    """
+    if asks_for_help(arguments):
+        print(HELP)
+        return
+    jobs, output = parse(arguments)
+    output = output.absolute()
     try:
-        jobs, output = parse(words)
-        output = output.absolute()
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            why = f"it cannot be written: {error.strerror}"
-            raise ConfigError([Problem("output", output, why, "choose another folder")]) from error
-        done = asyncio.run(evaluate(jobs, output))
-        write_results(output, done)
-    except ConfigError as error:
-        print("\n".join(map(str, error.problems)), file=sys.stderr)
-        return 2
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = f"it cannot be written: {error.strerror}"
+        raise ConfigError([Problem("output", output, why, "choose another folder")]) from error
+    try:
+        done = asyncio.run(ask_all(jobs, output))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        print(f"mel_ray interrupted; start again with output={output} to ask only what is missing", file=sys.stderr)
-        return 130
+        sentence = f"mel_ray interrupted; start again with output={output} to ask only what is missing"
+        raise Ended(INTERRUPTED, sentence) from None
     except BaseException as error:
-        cause: BaseException = error
-        while isinstance(cause, BaseExceptionGroup):
-            cause = cause.exceptions[0]
-        print(f"mel_ray evaluation stopped: {cause or type(cause).__name__}", file=sys.stderr)
-        return 1
-    print()
-    print(table_text(done))
+        raise failed(error, "evaluation stopped", output / "logs" / "driver.log") from error
+    write_results(output, done)
+    print(f"\n{table_text(done)}")
     if len(jobs) > 1:
-        print()
-        print(comparison_text(done))
+        print(f"\n{comparison_text(done)}")
     print(f"\nresults  {output / 'results.json'}\nresponses  {output / 'responses'}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,14 +1,12 @@
-"""`mel train`: train a policy; `mel check`: the plan and the prompts, or every problem at once."""
+"""`mel train`: train a policy, or continue a run."""
 
 import asyncio
-import signal
 import time
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from mel_ray.cli.app import FAILED, INTERRUPTED, Ended, first_cause
-from mel_ray.cli.check import plan_text, prompts_text
+from mel_ray.cli.app import EXIT_CODES, INTERRUPTED, Ended, asks_for_help, failed, heed_signals
+from mel_ray.cli.check import check
 from mel_ray.cli.prepared import checked_and_prepared
 from mel_ray.config.load import compose_config, continued_config, to_yaml
 from mel_ray.config.schema import Config
@@ -19,17 +17,21 @@ from mel_ray.records.problem import ConfigError, Problem
 from mel_ray.run.folder import RunFolder
 from mel_ray.run.opening import open_run
 
+HELP = f"""\
+usage: mel train [--check] [key=value ...]
 
-def check(overrides: Sequence[str]) -> None:
-    """Print the plan and a prompt of each kind.
+Trains a policy and writes a run folder: metrics, meta-experiences, evaluations, checkpoints, a report, and
+the trained model in export/. Without keys, the embedded model learns the embedded problems.
 
-    Raises:
-        ConfigError: with every problem at once.
-    """
-    config = compose_config(overrides)
-    print(plan_text(config))
-    print(prompts_text(config, checked_and_prepared(config)))
-    print("no problems found")
+  mel train run.steps=100 algorithm.lr=2e-4
+  mel train model=local model.path=/my/model data=table data.train.path=my.jsonl
+  mel train run.name=mine checkpoint.every=10                   and, to continue it:
+  mel train run.name=mine run.resume=auto run.steps=200
+
+--check does what `mel check` does: it shows what would run, or every problem at once. `mel keys [word]`
+explains the keys. Ctrl-C ends a run with a complete folder.
+
+{EXIT_CODES}"""
 
 
 def requested_config(overrides: Sequence[str]) -> Config:
@@ -82,7 +84,7 @@ def make_sinks(config: Config, folder: RunFolder, done: int) -> list[Sink]:
     return sinks
 
 
-async def train(
+async def run_steps(
     config: Config, prepared: Prepared, folder: RunFolder, checkpoint: Path | None, state: RunState
 ) -> None:
     """Run until the steps are done; `state` tells at any time what has been done."""
@@ -92,11 +94,8 @@ async def train(
     from mel_ray.run.archive import RunArchive
     from mel_ray.run.checkpoints import Checkpoints
 
-    task = asyncio.current_task()
-    assert task is not None
     with connected_to_ray(config):
-        # After Ray has connected, for it sets a handler of its own.
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        heed_signals()
         pools = Pools(config, prepared.model_folder, folder.logs)
         await pools.ready(checkpoint)
         sinks = make_sinks(config, folder, state.step)
@@ -117,13 +116,20 @@ async def train(
                 sink.close(status)
 
 
-def run(overrides: Sequence[str]) -> None:
+def train(arguments: Sequence[str]) -> None:
     """Train as asked; the folder is complete however it ends.
 
     Raises:
         ConfigError: the request cannot be carried out.
         Ended: the run was interrupted or failed; its folder has been closed.
     """
+    if asks_for_help(arguments):
+        print(HELP)
+        return
+    overrides = [word for word in arguments if word != "--check"]
+    if overrides != list(arguments):
+        check(overrides)
+        return
     started = time.monotonic()
     config = requested_config(overrides)
     prepared = checked_and_prepared(config)
@@ -141,20 +147,13 @@ def run(overrides: Sequence[str]) -> None:
         print("no checkpoint to continue from: starting at step 1", flush=True)
     if checkpoint:
         print(f"continuing after step {state.step} from {checkpoint.name}", flush=True)
-    status, ended = "failed", None
+    status, ended = "done", None
     try:
-        asyncio.run(train(config, prepared, folder, checkpoint, state))
-        status = "done"
+        asyncio.run(run_steps(config, prepared, folder, checkpoint, state))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        status, ended = "interrupted", Ended(INTERRUPTED, f"interrupted after step {state.step}")
+        status, ended = "interrupted", Ended(INTERRUPTED, f"mel_ray interrupted after step {state.step}")
     except BaseException as error:
-        cause = first_cause(error)
-        if isinstance(cause, ConfigError):
-            raise cause from None
-        log = folder.logs / "driver.log"
-        log.write_text("".join(traceback.format_exception(error)))
-        why = f"stopped after step {state.step}: {cause or type(cause).__name__}"
-        ended = Ended(FAILED, f"{why}\n  details: {log}")
+        status, ended = "failed", failed(error, f"stopped after step {state.step}", folder.logs / "driver.log")
     from mel_ray.run.closing import write_closing  # draws figures: only now
 
     print(write_closing(folder, status, time.monotonic() - started), flush=True)

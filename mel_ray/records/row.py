@@ -77,7 +77,8 @@ class Row:
 
     @property
     def has_weight(self) -> bool:
-        return bool(self.pg_weight or self.nll_weight)
+        """Whether any token is trained; one without trained tokens has no use for a weight."""
+        return bool(self.trained_tokens and (self.pg_weight or self.nll_weight))
 
 
 Explored = tuple[Row, ...]  # everything one question brought: its attempts, then its drafts

@@ -77,7 +77,7 @@ class JudgeProcess:
             RuntimeError: it did not start.
         """
         if self._read_line(START_SECONDS) != b"ready":
-            raise RuntimeError("the judging process did not start; run `python -m mel_ray.cli.score` to see why")
+            raise RuntimeError("the judging process did not start; run `mel score` to see why")
 
     def ask(self, request: dict[str, Any], seconds: float) -> list[dict[str, Any]] | str:
         """The child's verdicts; or "timeout" or "died", and then the child has been replaced."""

@@ -31,7 +31,7 @@ class RunArchive:
     def _write(self, step: int, drafted: Sequence[Row], tried: Sequence[Row], records: dict[Ref, Any]) -> None:
         experiences = []
         for row in drafted:
-            replays = [records[replay.ref].trajectories[replay.index] for replay in row.replays if replay.ref]
+            replays = [records[replay.ref].trajectories[replay.index] for replay in row.replays]
             experiences.append(experience_row(step, row, records[row.ref][row.index], replays))
         if experiences:
             write_rows(self._folder.experiences(step), experiences, EXPERIENCE_SCHEMA)

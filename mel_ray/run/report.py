@@ -1,11 +1,5 @@
-"""python -m mel_ray.run.report RUN [RUN ...]: a self-contained page of figures, ledger and meta-experiences.
+"""The report: one self-contained page of figures, sample ledger and meta-experiences about one or more runs."""
 
-With one run it is written to RUN/report.html; with several, the runs are drawn together and the page goes to
-the last run's folder as compare.html (or to --output).
-"""
-
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -132,27 +126,3 @@ def write_report(paths: Sequence[Path], output: Path) -> None:
         kept=sum(len(run.experiences) for run in runs),
     )
     write_atomically(output, page)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="+", type=Path, help="run folders")
-    parser.add_argument("--output", type=Path, help="where to write the page")
-    arguments = parser.parse_args()
-    for path in arguments.runs:
-        if not step_rows(read_metrics(path / "metrics.jsonl")):
-            print(f"{path}: not a run folder with at least one step (no metrics.jsonl)", file=sys.stderr)
-            return 2
-    paths = [path.absolute() for path in arguments.runs]
-    output = arguments.output or paths[-1] / ("report.html" if len(paths) == 1 else "compare.html")
-    try:
-        write_report(paths, output)
-    except OSError as error:
-        print(f"cannot write {output}: {error.strerror}", file=sys.stderr)
-        return 2
-    print(output)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,108 +1,158 @@
-"""In-memory pools that implement the ports of driver/ports.py, and record what was asked of them."""
+"""In-memory pools that implement the ports of records/ports.py and record what was asked of them."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mel_ray.records import DraftState, GroupVerdict, Outcome, Prompt, Sampling, UpdateReport, Verdict
-from mel_ray.records.experience import ContrastivePair, DraftFacts
-from mel_ray.records.exploration import DraftTicket, Exploration, GroupTicket, ReplayTicket
-from mel_ray.records.trajectory import GroupFacts
-from mel_ray.records.update import KlEstimator, KlFacts, Shards, Update
+import numpy as np
+
+from mel_ray.config.schema import Config
+from mel_ray.data.prompts import PromptStream
+from mel_ray.driver.buffer import Buffer
+from mel_ray.driver.explorer import Explorer
+from mel_ray.driver.learner import Learner
+from mel_ray.driver.loop import Loop
+from mel_ray.driver.state import RunState
+from mel_ray.mel.memory import Memory
+from mel_ray.policy.batch import rows_in
+from mel_ray.policy.sequences import train_sequence
+from mel_ray.records.arrays import Floats
+from mel_ray.records.experience import DraftState
+from mel_ray.records.reports import UpdateReport
+from mel_ray.records.row import Row, RowKind, row_of_draft, rows_of_group
+from mel_ray.records.step import OptimizerStep, Shards, TrainSequence, TrainSettings
+from mel_ray.records.trajectory import Group, Prompt, Sampling
+from tests.unit.builders import FakeStore, config_of, draft, judged, prompt, trajectory
 
 
 class World:
     """What happens, in order; `outcomes` maps a question id to the letters of its group's verdicts."""
 
     def __init__(self, outcomes: dict[str, str], replay: str = "c", delays: dict[str, float] | None = None) -> None:
-        self.outcomes, self.replay_outcome, self.delays = outcomes, replay, delays or {}
+        self.outcomes, self.replay, self.delays = outcomes, replay, delays or {}
         self.events: list[tuple[str, str]] = []
+        self.store = FakeStore()
 
-    def note(self, what: str, who: str) -> None:
-        self.events.append((what, who))
+    def note(self, what: str, who: object) -> None:
+        self.events.append((what, str(who)))
 
+    def who(self, what: str) -> list[str]:
+        return [who for event, who in self.events if event == what]
 
-NAMES = {"c": Outcome.CORRECT, "w": Outcome.WRONG, "t": Outcome.TIMEOUT}
+    def rows_of(self, group: Group, name: str, kind: RowKind = RowKind.ATTEMPT) -> tuple[Row, ...]:
+        ref = self.store.put(group, name)
+        return tuple(replace(row, ref=ref) for row in rows_of_group(group, kind))
 
 
 class FakeRollout:
+    """Trajectories of four tokens."""
+
     def __init__(self, world: World) -> None:
         self.world, self.seeds = world, []
 
-    async def generate(self, prompt: Prompt, sampling: Sampling) -> GroupTicket:
+    async def generate(self, prompt: Prompt, sampling: Sampling) -> tuple[Row, ...]:
         self.seeds.append(sampling.seeds)
         await asyncio.sleep(self.world.delays.get(prompt.question_id, 0))
         self.world.note("generated", prompt.question_id)
-        facts = GroupFacts(prompt.question_id, 3, (4,) * sampling.count, ("stop",) * sampling.count, 0)
-        return GroupTicket(f"group-{prompt.question_id}", facts)
+        group = Group(prompt, tuple(trajectory(4) for _ in sampling.seeds))
+        return self.world.rows_of(group, f"group-{prompt.question_id}")
 
 
-class FakeVerifier:
+class FakeRewards:
     def __init__(self, world: World) -> None:
         self.world = world
 
-    async def judge(self, group: GroupTicket) -> GroupVerdict:
-        is_replay = str(group.ref).startswith("replay")
-        letters = self.world.replay_outcome if is_replay else self.world.outcomes[group.facts.question_id]
-        self.world.note("judged", str(group.ref))
-        count = len(group.facts.lengths)
-        return GroupVerdict(tuple(Verdict(NAMES[letter]) for letter in (letters * count)[:count]))
+    async def judge(self, group: Sequence[Row]) -> tuple[Row, ...]:
+        self.world.note("judged", group[0].ref)
+        is_replay = group[0].kind is RowKind.REPLAY
+        letters = self.world.replay if is_replay else self.world.outcomes[group[0].question_id]
+        return judged(group, (letters * len(group))[: len(group)])
 
 
 class FakeExperience:
+    """One draft per mixed group, of five tokens; one replay per draft, of four."""
+
     def __init__(self, world: World, state: DraftState = DraftState.PARSED) -> None:
         self.world, self.state = world, state
 
-    async def abstract(self, group: GroupTicket, verdict: GroupVerdict, step: int) -> Sequence[DraftTicket]:
-        self.world.note("abstracted", group.facts.question_id)
-        pair = ContrastivePair(verdict.correct[0], verdict.incorrect[0])
-        return (DraftTicket(f"drafts-{group.facts.question_id}", 0, DraftFacts(self.state, 9, 5, pair)),)
+    async def abstract(self, judged: Sequence[Row], step: int) -> tuple[Row, ...]:
+        question_id = judged[0].question_id
+        self.world.note("abstracted", question_id)
+        written = replace(draft(self.state), question_id=question_id)
+        ref = self.world.store.put((written,), f"drafts-{question_id}")
+        return (replace(row_of_draft(written, 0), ref=ref, question_id=question_id),)
 
-    async def replay(self, draft: DraftTicket, step: int) -> ReplayTicket:
-        self.world.note("replayed", str(draft.ref))
-        return ReplayTicket(draft, GroupTicket(f"replay-{draft.ref}", GroupFacts("q", 5, (4,), ("stop",), 0)))
+    async def replay(self, draft: Row, step: int) -> tuple[Row, ...]:
+        self.world.note("replayed", draft.ref)
+        group = Group(prompt(question_id=draft.question_id), (trajectory(4),))
+        return self.world.rows_of(group, f"replay-{draft.ref}", RowKind.REPLAY)
 
 
 class FakePolicy:
+    """Makes every sequence that it is asked about, as a rank does. Under the current weights every token has a
+    logprob of -1; under the reference those of a group's first attempt are a quarter less likely, so that its KL (k1)
+    is 1 in all."""
+
     def __init__(self, world: World, ranks: int = 2) -> None:
-        self.world, self.ranks, self.updates, self.saved = world, ranks, [], []
+        self.world, self.ranks = world, ranks
+        self.updates: list[tuple[Sequence[OptimizerStep], TrainSettings]] = []
+        self.sequences: list[tuple[Row, TrainSequence]] = []  # of all updates
+        self.saved: list[Path] = []
 
-    async def train(self, update: Update) -> UpdateReport:
-        if not update.steps:
+    def made(self, row: Row) -> TrainSequence:
+        return train_sequence(row, self.world.store.records)
+
+    async def train(self, steps: Sequence[OptimizerStep], settings: TrainSettings) -> UpdateReport:
+        if not steps:
             return UpdateReport({"batch/optimizer_steps": 0.0}, 0)
-        self.updates.append(update)
-        self.world.note("trained", str(len(update.steps)))
-        return UpdateReport({"loss/policy": 0.0}, len(update.steps), moved=True)
+        self.updates.append((steps, settings))
+        self.sequences += [(row, self.made(row)) for step in steps for row in rows_in(step.shards)]
+        self.world.note("trained", len(steps))
+        return UpdateReport({"loss/policy": 0.0}, len(steps), moved=True)
 
-    async def divergence(self, shards: Shards, estimator: KlEstimator) -> list[list[list[KlFacts]]]:
-        """KL 1 for the first trajectory of every group, none for the others."""
-        self.world.note("measured", str(len({(s.ref, s.index) for row in shards for m in row for s in m})))
-        kl = [float(index == 0) for index in range(64)]
-        return [[[KlFacts(kl[s.index], 0.0, 0.0) for s in m] for m in row] for row in shards]
+    async def score(self, shards: Shards, of_reference: bool = False) -> list[list[list[Floats]]]:
+        asked = {(row.ref, row.index) for row in rows_in(shards)}
+        self.world.note("reference scored" if of_reference else "scored", len(asked))
+        return [[[self._logprobs(row, of_reference) for row in microbatch] for microbatch in rank] for rank in shards]
 
-    async def publish(self, version: int) -> None:
-        self.world.note("published", str(version))
+    def _logprobs(self, row: Row, of_reference: bool) -> Floats:
+        is_less_likely = of_reference and row.kind is RowKind.ATTEMPT and row.index == 0
+        return np.full(len(self.made(row).pg_weight), -1.25 if is_less_likely else -1.0, dtype=np.float32)
 
     async def save(self, folder: Path) -> None:
         self.saved.append(folder)
         (folder / "shard").write_text("weights")
 
     async def export(self, folder: Path) -> None:
-        self.world.note("exported", str(folder))
+        self.world.note("exported", folder)
+
+
+class FakePublisher:
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    async def publish(self, version: int) -> None:
+        self.world.note("published", version)
 
 
 class FakeEngines:
+    engines = ()
+
     async def busy_share(self) -> float:
         return 0.5
+
+    async def restart(self, engine) -> None:
+        raise AssertionError("nothing broke")
 
 
 class FakeArchive:
     def __init__(self, world: World) -> None:
-        self.world, self.explored = world, []
+        self.world, self.rows = world, []
 
-    async def record(self, step: int, explored: Sequence[Exploration]) -> None:
-        self.explored.append(list(explored))
-        self.world.note("recorded", str(step))
+    async def record(self, step: int, rows: Sequence[Row]) -> None:
+        self.rows.append(list(rows))
+        self.world.note("recorded", step)
 
 
 class FakeSink:
@@ -121,18 +171,63 @@ class FakeSink:
 
 class FakeJournal:
     def __init__(self, known: dict | None = None) -> None:
-        self.known, self.added = known or {}, []
+        self.known, self.added, self.is_closed = known or {}, [], False
 
     def find(self, question_id: str, temperature: float, count: int):
         return self.known.get((question_id, temperature))
 
-    async def add(self, group, verdict, temperature: float) -> None:
-        self.added.append((group.facts.question_id, temperature))
+    async def add(self, judged: Sequence[Row], temperature: float) -> None:
+        self.added.append((judged[0].question_id, temperature))
 
     async def close(self) -> None:
-        return None
+        self.is_closed = True
 
 
 class FakeJournals:
+    def __init__(self) -> None:
+        self.opened: list[FakeJournal] = []
+
     def open(self, benchmark: str, step: int) -> FakeJournal:
-        return FakeJournal()
+        self.opened.append(FakeJournal())
+        return self.opened[-1]
+
+
+@dataclass
+class System:
+    """A driver over fakes."""
+
+    cfg: Config
+    world: World
+    loop: Loop
+    explorer: Explorer
+    learner: Learner
+    policy: FakePolicy
+    rollout: FakeRollout
+    archive: FakeArchive
+
+    @property
+    def step(self) -> Callable:
+        return self.loop.step
+
+    def trained(self, update: int | None = None) -> list[Row]:
+        """The rows with a weight, of one update or of all."""
+        updates = self.policy.updates if update is None else [self.policy.updates[update]]
+        return [row for steps, _ in updates for step in steps for row in rows_in(step.shards) if row.has_weight]
+
+
+def make(
+    world: World, *overrides: str, state: DraftState = DraftState.PARSED, run_state: RunState | None = None
+) -> System:
+    """Over all questions of the world at once, unless the overrides say otherwise."""
+    questions = [prompt(question_id=name) for name in sorted(world.outcomes)]
+    group_size = len(next(iter(world.outcomes.values())))
+    sizes = [f"rollout.prompts_per_step={len(questions)}", f"rollout.group_size={group_size}"]
+    cfg = config_of(*sizes, *overrides)
+    run_state = run_state or RunState()
+    data = PromptStream(questions, 0, run_state.position)
+    rollout, policy, archive = FakeRollout(world), FakePolicy(world), FakeArchive(world)
+    explorer = Explorer(cfg, data, rollout, FakeRewards(world), FakeExperience(world, state))
+    options = cfg.mel.memory
+    learner = Learner(cfg, policy, Memory(options.size, options.max_age, 0, world.store), archive)
+    loop = Loop(cfg, run_state, data, Buffer(explorer.batch), learner, FakePublisher(world), FakeEngines())
+    return System(cfg, world, loop, explorer, learner, policy, rollout, archive)

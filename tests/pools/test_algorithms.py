@@ -9,12 +9,9 @@ import pytest
 from mel_ray.config.checks import find_problems
 from mel_ray.config.load import compose_config
 from mel_ray.data.model_folder import locate_model
-from mel_ray.data.prompts import PromptStream
-from mel_ray.driver.step import Stepper
-from mel_ray.mel.memory import LessonMemory
 from mel_ray.data.prepare import prepare
-from mel_ray.records import TrajectoryFate
-from mel_ray.driver.wiring import Pools
+from mel_ray.driver.wiring import Pools, make_loop
+from mel_ray.records.ledger import TrajectoryFate
 
 SMALL = ["rollout.prompts_per_step=6", "rollout.group_size=6", "eval.benchmarks=[]", "cluster.rollout.engines=1"]
 ALGORITHMS = ["grpo", "dr_grpo", "rloo", "reinforce_pp", "reinforce_pp_baseline", "gspo", "cispo", "dapo", "rft"]
@@ -35,7 +32,7 @@ OPTIONS = [
 
 
 class Discard:
-    async def record(self, step, explored) -> None:
+    async def record(self, step, rows) -> None:
         return None
 
 
@@ -56,13 +53,11 @@ async def three_steps(pools, initial, overrides):
     config = compose_config([*SMALL, "algorithm.lr=4e-4", "algorithm.warmup_steps=0", *overrides])
     assert find_problems(config) == []
     await pools.policy.load(initial)
-    await pools.policy.publish(0)
+    await pools.publisher.publish(0)
     if any(word.startswith("mel.") and not word.startswith("mel.enabled") for word in overrides):
         await pools.renew_experience(config)
-    data = PromptStream(prepare(config).prompts.prompts, config.run.seed)
-    stepper = Stepper(config, data, pools.rollout, pools.verifier, pools.experience, pools.policy, pools.engines,
-                      Discard())  # fmt: skip
-    return stepper, [await stepper.step(step) for step in (1, 2, 3)]
+    loop = make_loop(config, pools, prepare(config).prompts.prompts, Discard())
+    return loop, [await loop.step(step) for step in (1, 2, 3)]
 
 
 def check(config_words, reports):
@@ -91,7 +86,7 @@ def test_three_real_steps(shared, algorithm, is_mel):
 @pytest.mark.parametrize("words", OPTIONS, ids=lambda words: words[0])
 def test_options(shared, words, tmp_path):
     pools, runner, initial = shared
-    stepper, reports = runner.run(three_steps(pools, initial, words))
+    loop, reports = runner.run(three_steps(pools, initial, words))
     check(words, reports)
     last = reports[-1].metrics
     match words[0]:
@@ -103,7 +98,7 @@ def test_options(shared, words, tmp_path):
         case "algorithm=reinforce_pp":
             assert abs(last["policy/reference_kl"]) > 0
         case "mel.context=question":
-            # behind the bare question nothing announces a lesson: far from the 0.05 nats of what it was written behind
+            # after the bare question nothing announces a lesson; after its own context it costs 0.05 nats
             assert reports[0].metrics["mel/nll"] > 0.3
         case "mel.target=replay":
             # the balance bounds the sum of both gradients
@@ -115,14 +110,14 @@ def test_options(shared, words, tmp_path):
             assert -1 < last["gradient/cosine"] < 1
         case "mel.memory.size=8":
             assert last["mel/past"] > 0
-            entries = stepper.memory.entries
-            memory = LessonMemory(stepper.memory)
+            memory = loop.learner.memory
+            born = [step for step, _ in memory.entries]
             runner.run(memory.save(tmp_path))
-            stepper.memory.entries = []
+            memory.entries = []
             runner.run(memory.load(tmp_path))
-            assert [born for born, _ in stepper.memory.entries] == [born for born, _ in entries]
+            assert [step for step, _ in memory.entries] == born
             # what was restored can be trained on
-            report = runner.run(stepper.step(4))
+            report = runner.run(loop.step(4))
             assert report.metrics["mel/past"] > 0
 
 

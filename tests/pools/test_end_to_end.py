@@ -1,4 +1,4 @@
-"""The command itself, as a user runs it: a few steps, the run folder, interruption, resume, wrong requests."""
+"""The command itself, as a user runs it: a few steps, the run folder, interruption, kill, resume, wrong requests."""
 
 import json
 import os
@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,32 +17,49 @@ import torch
 import yaml
 
 from mel_ray.config.load import validate
+from mel_ray.data.model_folder import EMBEDDED
 from mel_ray.run.metrics_file import read_metrics
+from tests.golden.golden import differences, numbers
+from tests.pools.processes import processes_using
 
 SMALL = ["rollout.prompts_per_step=6", "eval.samples=2", "eval.every=0", "observe.trajectories=1.0"]
+NO_EVALUATION = ["eval.before=false", "eval.after=false"]
+# Everything that remembers something from step to step.
+STATEFUL = ["mel.memory.size=8", "mel.combination=separate", "mel.reptile.every=3"]
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "mel_ray.main", *map(str, arguments)]
+def run(*arguments: str, module: str = "main", timeout: float = 240) -> subprocess.CompletedProcess:
+    words = [sys.executable, "-m", f"mel_ray.{module}", *arguments]
+    return subprocess.run(words, capture_output=True, text=True, timeout=timeout, env=ENVIRONMENT)
 
 
-def run(*arguments: str, timeout: float = 240) -> subprocess.CompletedProcess:
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=timeout, env=environment)
-
-
-def open_files(process: Path) -> set[str]:
-    """What a process of /proc has open; nothing if it is gone or not ours."""
+@contextmanager
+def started(*arguments: str) -> Iterator[subprocess.Popen]:
+    """A run in a process group of its own, which does not outlive the test."""
+    words, pipe = [sys.executable, "-m", "mel_ray.main", *arguments], subprocess.PIPE
+    process = subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, env=ENVIRONMENT, start_new_session=True)
     try:
-        return {os.readlink(descriptor) for descriptor in (process / "fd").iterdir()}
-    except OSError:
-        return set()
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
 
-def processes_using(folder: Path) -> list[int]:
-    """Processes that have a file below `folder` open: a run's actors hold their logs."""
-    everyone = Path("/proc").glob("[0-9]*")
-    return [int(p.name) for p in everyone if any(file.startswith(str(folder)) for file in open_files(p))]
+def wait_until(is_so: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def steps_of(folder: Path) -> list[dict]:
+    return [row for row in read_metrics(folder / "metrics.jsonl") if "reward/mean" in row]
+
+
+def tables(folder: Path) -> list[dict]:
+    return [row for file in sorted(folder.iterdir()) for row in pq.read_table(file).to_pylist()]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +76,7 @@ def test_the_run_folder_holds_what_it_promises(finished):
     promised = {"config.yaml", "metrics.jsonl", "experiences", "trajectories", "eval", "checkpoints", "export"}
     assert promised | {"summary.json", "report.html", "wandb"} <= {path.name for path in folder.iterdir()}
     assert validate(yaml.safe_load((folder / "config.yaml").read_text())).run.name == "first"
-    steps = [row for row in read_metrics(folder / "metrics.jsonl") if "reward/mean" in row]
+    steps = steps_of(folder)
     assert [row["step"] for row in steps] == [1, 2]
     stable = ["group/mixed_share", "mel/pairs", "mel/parsed", "mel/kept", "mel/retention", "loss/policy", "loss/joint",
               "policy/entropy", "policy/clip_share", "mismatch/kl", "tokens/rollout", "tokens/experience", "time/step",
@@ -73,7 +92,7 @@ def test_every_sample_has_exactly_one_fate(finished):
     assert summary["status"] == "done"
     assert summary["ledger_balanced"]
     assert summary["ledger"]["trajectories"]["sampled"] == 2 * 6 * 8
-    experiences = [row for file in (folder / "experiences").iterdir() for row in pq.read_table(file).to_pylist()]
+    experiences = tables(folder / "experiences")
     assert len(experiences) == summary["ledger"]["drafts"]["sampled"]
     assert sum(row["kept"] for row in experiences) == summary["ledger"]["drafts"]["trained"]
     for row in experiences:
@@ -83,18 +102,16 @@ def test_every_sample_has_exactly_one_fate(finished):
             assert row["bifurcation"]
             assert row["heuristics"]
             assert row["replay_verdicts"] == ["correct"]
-    trajectories = [row for file in (folder / "trajectories").iterdir() for row in pq.read_table(file).to_pylist()]
-    assert len(trajectories) == 2 * 6 * 8
+    assert len(tables(folder / "trajectories")) == 2 * 6 * 8
 
 
 def test_the_export_is_a_model_that_transformers_loads(finished):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder, _ = finished
-    base = Path(__file__).parents[2] / "mel_ray/data/world/base_model"
     tokenizer = AutoTokenizer.from_pretrained(folder / "export")
     trained = AutoModelForCausalLM.from_pretrained(folder / "export", dtype=torch.float32)
-    untrained = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    untrained = AutoModelForCausalLM.from_pretrained(EMBEDDED, dtype=torch.float32)
     ids = tokenizer("Problem: Compute 3 + 4 * 5.", return_tensors="pt").input_ids
     with torch.no_grad():
         change = (trained(ids).logits - untrained(ids).logits).abs().max()
@@ -114,8 +131,7 @@ def test_a_finished_name_is_refused_and_more_steps_continue_it(finished):
     )
     assert more.returncode == 0, more.stderr
     assert "continuing after step 2" in more.stdout
-    steps = [row["step"] for row in read_metrics(folder / "metrics.jsonl") if "reward/mean" in row]
-    assert steps == [1, 2, 3]
+    assert [row["step"] for row in steps_of(folder)] == [1, 2, 3]
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["ledger"]["trajectories"]["sampled"] == 3 * 6 * 8
 
@@ -123,55 +139,67 @@ def test_a_finished_name_is_refused_and_more_steps_continue_it(finished):
 def test_the_same_seed_samples_the_same_first_step_with_and_without_mel(tmp_path):
     texts = {}
     for name, enabled in (("mel", "true"), ("grpo", "false")):
-        overrides = [f"run.dir={tmp_path}", f"run.name={name}", f"mel.enabled={enabled}", "run.steps=1",
-                     "eval.before=false", "eval.after=false"]  # fmt: skip
-        done = run(*overrides, *SMALL)
+        overrides = [f"run.dir={tmp_path}", f"run.name={name}", f"mel.enabled={enabled}", "run.steps=1"]
+        done = run(*overrides, *NO_EVALUATION, *SMALL)
         assert done.returncode == 0, done.stderr
-        rows = pq.read_table(tmp_path / name / "trajectories" / "step-000001.parquet").to_pylist()
+        rows = tables(tmp_path / name / "trajectories")
         texts[name] = [(row["question"], row["seed"], row["response"]) for row in rows]
     assert texts["mel"] == texts["grpo"]
     assert not list((tmp_path / "grpo" / "experiences").iterdir())
 
 
 def test_ctrl_c_leaves_a_complete_folder_and_no_process(tmp_path):
-    overrides = [f"run.dir={tmp_path}", "run.name=cut", "run.steps=500", "eval.before=false", *SMALL]
-    process = subprocess.Popen(
-        command(*overrides), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    metrics, deadline = tmp_path / "cut" / "metrics.jsonl", time.monotonic() + 120
-    while len(read_metrics(metrics)) < 2 and time.monotonic() < deadline:
-        time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGINT)  # what a terminal does: the whole group
-    _, errors = process.communicate(timeout=60)
+    folder = tmp_path / "cut"
+    with started(f"run.dir={tmp_path}", "run.name=cut", "run.steps=500", "eval.before=false", *SMALL) as process:
+        wait_until(lambda: len(steps_of(folder)) >= 2)
+        os.killpg(process.pid, signal.SIGINT)  # what a terminal does: the whole group
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    folder = tmp_path / "cut"
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["status"] == "interrupted"
     assert summary["steps"] >= 2
     assert summary["ledger_balanced"]
     assert (folder / "report.html").exists()
-    time.sleep(2)
-    assert processes_using(folder) == []
+    wait_until(lambda: processes_using(folder) == [], seconds=10)
 
 
 def test_a_killed_pool_stops_the_run_with_a_sentence(tmp_path):
-    overrides = [f"run.dir={tmp_path}", "run.name=killed", "run.steps=500", "eval.before=false", *SMALL]
-    process = subprocess.Popen(command(*overrides), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    metrics, deadline = tmp_path / "killed" / "metrics.jsonl", time.monotonic() + 120
-    while not read_metrics(metrics) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    log = tmp_path / "killed" / "logs" / "policy-0.log"
-    victims = processes_using(log)
-    assert victims
-    for victim in victims:
-        os.kill(victim, signal.SIGKILL)
-    _, errors = process.communicate(timeout=90)
+    folder = tmp_path / "killed"
+    with started(f"run.dir={tmp_path}", "run.name=killed", "run.steps=500", "eval.before=false", *SMALL) as process:
+        wait_until(lambda: steps_of(folder) != [])
+        victims = processes_using(folder / "logs" / "policy-0.log")
+        assert victims
+        for victim in victims:
+            os.kill(victim, signal.SIGKILL)
+        _, errors = process.communicate(timeout=90)
     assert process.returncode == 1
     assert "policy rank 0" in errors
     assert "its process died" in errors
     assert "Traceback" not in errors
-    assert json.loads((tmp_path / "killed" / "summary.json").read_text())["status"] == "failed"
+    assert json.loads((folder / "summary.json").read_text())["status"] == "failed"
+
+
+def test_a_run_that_was_killed_goes_on_as_if_nothing_had_happened(tmp_path):
+    overrides = [f"run.dir={tmp_path}", "run.steps=4", "checkpoint.every=2", *STATEFUL, *NO_EVALUATION, *SMALL]
+    assert run("run.name=whole", *overrides).returncode == 0
+    folder = tmp_path / "killed"
+    with started("run.name=killed", *overrides) as process:
+        wait_until(lambda: len(steps_of(folder)) == 3)
+        process.kill()
+        process.communicate(timeout=60)
+    assert (folder / "checkpoints" / "latest").read_text() == "step-000002"
+    assert not (folder / "export").exists()
+    wait_until(lambda: processes_using(folder) == [], seconds=30)
+    resumed = run("run.name=killed", "run.resume=auto", *overrides)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "continuing after step 2" in resumed.stdout
+    whole, found = numbers(tmp_path / "whole"), numbers(folder)
+    assert len(whole["metrics"]) == 4
+    assert len(whole["experiences"]) > 4
+    assert any(row["mel/past"] for row in whole["metrics"][2:])
+    assert list(differences(whole, found)) == []
+    assert tables(tmp_path / "whole" / "trajectories") == tables(folder / "trajectories")
 
 
 @pytest.mark.parametrize(
@@ -194,10 +222,9 @@ def test_wrong_requests_end_at_once_with_one_sentence(tmp_path, overrides, words
         "".join(json.dumps({"question": "w " * 900 + str(n), "answer": "1"}) + "\n" for n in range(20))
     )
     (tmp_path / "a_file").write_text("")
-    base = Path(__file__).parents[2] / "mel_ray/data/world/base_model"
     (tmp_path / "damaged").mkdir()
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
-        (tmp_path / "damaged" / name).write_bytes((base / name).read_bytes())
+        (tmp_path / "damaged" / name).write_bytes((EMBEDDED / name).read_bytes())
     (tmp_path / "damaged" / "model.safetensors").write_bytes(np.random.default_rng(0).bytes(500))
     done = run(*(text.format(tmp=tmp_path) for text in overrides), timeout=20)
     assert done.returncode == 2
@@ -222,14 +249,8 @@ def test_evaluation_resumes_and_compares(finished, tmp_path):
     folder, _ = finished
 
     def evaluate() -> subprocess.CompletedProcess:
-        overrides = [
-            f"model=[tiny,{folder}/export]",
-            "benchmarks=[world_heldout]",
-            f"output={tmp_path}/out",
-            "eval.samples=2",
-        ]
-        arguments = [sys.executable, "-m", "mel_ray.evaluate", *overrides]
-        return subprocess.run(arguments, capture_output=True, text=True, timeout=240)
+        models, output = f"model=[tiny,{folder}/export]", f"output={tmp_path}/out"
+        return run(models, "benchmarks=[world_heldout]", output, "eval.samples=2", module="evaluate")
 
     first = evaluate()
     assert first.returncode == 0, first.stderr
@@ -265,9 +286,7 @@ def _is_json(line: str) -> bool:
     ],
 )
 def test_wrong_evaluations_end_at_once(overrides, words):
-    done = subprocess.run(
-        [sys.executable, "-m", "mel_ray.evaluate", *overrides], capture_output=True, text=True, timeout=20
-    )
+    done = run(*overrides, module="evaluate", timeout=20)
     assert done.returncode == 2
     assert words in done.stderr
     assert "Traceback" not in done.stderr

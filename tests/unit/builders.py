@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache, reduce
+from operator import getitem
 from typing import Any
 
 import numpy as np
+import yaml
 
-from mel_ray.config.load import compose_config
+from mel_ray.config.load import compose_config, validate
 from mel_ray.config.schema import Config
 from mel_ray.mel.replay import prove
 from mel_ray.records.experience import ContrastivePair, Draft, DraftState, Experience
@@ -101,7 +104,7 @@ def proven(index: int = 0, length: int = 5, replays: str = "wc", ref: Ref = "dra
 
 
 def with_options(config: Config, **options: Any) -> Config:
-    """The configuration with other values, e.g. `algorithm__kl__coefficient=0.1`: quicker than composing it anew."""
+    """The configuration with other values, e.g. `algorithm__kl__coefficient=0.1`, unchecked."""
     for path, value in options.items():
         config = _with(config, path.split("__"), value)
     return config
@@ -112,5 +115,21 @@ def _with(section: Any, path: Sequence[str], value: Any) -> Any:
     return section.model_copy(update={first: _with(getattr(section, first), rest, value) if rest else value})
 
 
+@lru_cache(maxsize=64)
+def _composed(groups: tuple[str, ...]) -> Config:
+    return compose_config(groups)
+
+
+def config_of(*overrides: str) -> Config:
+    """Composed once per choice of groups; single keys are set in it and checked, which is quicker than to compose."""
+    values = _composed(tuple(text for text in overrides if "." not in text.partition("=")[0])).model_dump()
+    for text in overrides:
+        key, _, value = text.partition("=")
+        *path, last = key.split(".")
+        if path:
+            reduce(getitem, path, values)[last] = yaml.safe_load(value)
+    return validate(values)
+
+
 def small_config(*overrides: str) -> Config:
-    return compose_config(["rollout.max_tokens=8", "mel.weight=1.0", *overrides])
+    return config_of("rollout.max_tokens=8", "mel.weight=1.0", *overrides)

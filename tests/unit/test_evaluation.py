@@ -1,26 +1,38 @@
-"""Scores, their uncertainty, the tables, and the inspection of a dataset."""
-
-import json
+"""evaluation/: scores, their uncertainty, and the tables."""
 
 import numpy as np
 import pytest
 
-from mel_ray.config.load import compose_config
-from mel_ray.cli.inspect import answer_kind, contaminated, grams, inspect, page, text
-from mel_ray.data.datasets import Question
+from mel_ray.evaluation.scores import paired_difference, pass_at_k, standard_error, summarise_results
 from mel_ray.evaluation.table import Evaluation, comparison_text, table_text
-from mel_ray.records import Outcome
 from mel_ray.records.evaluation import Answered, QuestionResult
-from mel_ray.evaluation.scores import paired_difference, standard_error, summarise_results
+from mel_ray.records.verdict import Outcome
+from tests.unit.builders import STOP, exploration
 
 
 def answered(correct: int, count: int, length: int = 10, outcome: Outcome = Outcome.WRONG) -> Answered:
     outcomes = (Outcome.CORRECT,) * correct + (outcome,) * (count - correct)
-    return Answered(outcomes, (length,) * count, ("stop",) * count)
+    return Answered(outcomes, (length,) * count, (STOP,) * count)
 
 
 def results(counts: list[int], greedy: list[int]) -> list[QuestionResult]:
     return [QuestionResult(str(i), answered(g, 1), answered(c, 8)) for i, (c, g) in enumerate(zip(counts, greedy))]
+
+
+def test_pass_at_k():
+    assert pass_at_k(8, 2, 4) == pytest.approx(0.7857143)  # 1 - C(6,4)/C(8,4) = 1 - 15/70
+    assert pass_at_k(8, 0, 8) == 0
+    assert pass_at_k(8, 1, 8) == 1
+    with pytest.raises(ValueError):
+        pass_at_k(4, 1, 5)
+
+
+def test_the_answers_of_a_judged_group():
+    found = Answered.of(exploration((2, 4, 3), "cwt"))
+    assert found.outcomes == (Outcome.CORRECT, Outcome.WRONG, Outcome.TIMEOUT)
+    assert (found.lengths, found.count, found.correct) == ((2, 4, 3), 3, 1)
+    with pytest.raises(ValueError):
+        Answered((Outcome.CORRECT,), (1, 2), (STOP,))
 
 
 def test_scores_of_known_counts():
@@ -61,33 +73,3 @@ def test_tables():
     comparison = comparison_text([base, tuned])
     assert "+50.00" in comparison
     assert comparison.count("*") == 3
-
-
-@pytest.mark.parametrize(
-    ("answer", "kind"),
-    [
-        ("1,234", "integer"), ("-3", "integer"), ("0.5", "decimal"), ("\\frac{1}{2}", "fraction"),
-        ("C", "choice letter"),
-        ("(1, 2)", "list, tuple, set or interval"), ("2, 3", "list, tuple, set or interval"), ("\\text{even}", "text"),
-        ("2\\sqrt{3}", "expression"), ("x+1", "expression"),
-    ],
-)  # fmt: skip
-def test_answer_kinds(answer, kind):
-    assert answer_kind(answer) == kind
-
-
-def test_contamination_is_found_by_13_grams():
-    held = [Question("Let a b c d e f g h i j k l m be letters", "1"), Question("short one", "1")]
-    train = [Question("We say: a b c d e f g h i j k l m, so", "2"), Question("a b c d e f g h i j k l", "2"),
-             Question("Short ONE?", "2"), Question("a short one", "2")]  # fmt: skip
-    assert [q.question for q in contaminated(train, held)] == [train[0].question, train[2].question]
-    assert grams("") == set()
-
-
-def test_inspection_counts_and_draws(tmp_path):
-    rows = [{"question": f"What is {n % 4} + 1?", "answer": str(n % 4 + 1)} for n in range(10)]
-    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    found = inspect(compose_config(["data=table", f"data.train.path={tmp_path}/q.jsonl"]))
-    assert (found.rows, len(found.questions), found.unit) == (10, 4, "tokens")
-    assert "rows 10, questions 4, repeated 6" in text(found)
-    assert "<table>" in page(found)

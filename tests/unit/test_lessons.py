@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mel_ray.config.load import compose_config
 from mel_ray.config.templates import load_template
 from mel_ray.data.chat import ChatTokenizer
 from mel_ray.data.model_folder import EMBEDDED
@@ -20,11 +19,11 @@ from mel_ray.records.experience import DraftState
 from mel_ray.records.ledger import DraftFate
 from mel_ray.records.row import RowKind
 from mel_ray.records.trajectory import Group
-from tests.unit.builders import draft, draft_row, exploration, group, prompt, proven, rows_of_record
+from tests.unit.builders import config_of, draft, draft_row, exploration, group, prompt, proven, rows_of_record
 
 
 def mel(*overrides):
-    return compose_config(overrides).mel
+    return config_of(*overrides).mel
 
 
 def lessons(explored, *overrides):
@@ -92,7 +91,7 @@ def test_heuristics_alone():
 
 
 def test_the_tokens_of_a_section():
-    tokenizer, template = ChatTokenizer(EMBEDDED, compose_config().model), load_template("tiny")
+    tokenizer, template = ChatTokenizer(EMBEDDED, config_of().model), load_template("tiny")
     text = "Bifurcation: Step 2.\nCritique: It did this.\nHeuristic: If a sum holds a product, then multiply first."
     ids = [*tokenizer.encode(text).tolist(), tokenizer.stop_ids[0]]
     start, end = tokenizer.token_span(ids, *heuristics_characters(text, template))

@@ -1,74 +1,93 @@
-"""main: opening a run, continuing it, and refusing what cannot be continued."""
+"""Training, up to where Ray starts: opening a run, continuing it, and refusing what cannot be continued."""
 
 import pytest
 
+from mel_ray.cli.app import BAD_REQUEST
+from mel_ray.cli.mel import main
+from mel_ray.cli.train import read_state, requested_config
 from mel_ray.config.load import compose_config, to_yaml
+from mel_ray.driver.state import FILE, RunState
+from mel_ray.records.ledger import Ledger
 from mel_ray.records.problem import ConfigError
-from mel_ray.driver.state import DriverState
-from mel_ray.cli.train import BAD_REQUEST, DONE, main, open_run, read_state, requested_config
-from mel_ray.data.prepare import prepare
+from mel_ray.run.folder import FORMAT
+from mel_ray.run.opening import open_run
 
-
-@pytest.fixture(scope="module")
-def prepared():
-    return prepare(compose_config())
+WEIGHT_BYTES = 1000
 
 
 def configured(tmp_path, *overrides):
     return compose_config([f"run.dir={tmp_path}", *overrides])
 
 
-def test_a_fresh_run_gets_a_fresh_name_and_its_configuration(tmp_path, prepared):
-    first, folder, checkpoint = open_run(configured(tmp_path), prepared)
-    second, _, _ = open_run(configured(tmp_path), prepared)
+def stored_run(tmp_path, *overrides):
+    """The configuration and folder of a run that has begun."""
+    config, folder, _ = open_run(configured(tmp_path, *overrides), WEIGHT_BYTES)
+    folder.config.write_text(to_yaml(config))
+    return config, folder
+
+
+def test_a_fresh_run_gets_a_fresh_name(tmp_path):
+    first, folder, checkpoint = open_run(configured(tmp_path), WEIGHT_BYTES)
+    second, _, _ = open_run(configured(tmp_path), WEIGHT_BYTES)
     assert first.run.name != second.run.name
     assert folder.path.name == first.run.name
+    assert folder.format_file.read_text().strip() == str(FORMAT)
     assert checkpoint is None
 
 
-def test_a_name_that_exists_is_refused_unless_it_is_continued(tmp_path, prepared):
-    config, folder, _ = open_run(configured(tmp_path, "run.name=mine"), prepared)
-    folder.config.write_text(to_yaml(config))
+def test_a_name_that_exists_is_refused_unless_it_is_continued(tmp_path):
+    config, folder = stored_run(tmp_path, "run.name=mine")
     with pytest.raises(ConfigError, match="a run of this name exists"):
-        open_run(configured(tmp_path, "run.name=mine"), prepared)
-    assert open_run(configured(tmp_path, "run.name=mine", "run.resume=auto"), prepared)[2] is None
+        open_run(configured(tmp_path, "run.name=mine"), WEIGHT_BYTES)
+    assert open_run(configured(tmp_path, "run.name=mine", "run.resume=auto"), WEIGHT_BYTES)[2] is None
     saved = folder.checkpoints / "step-000005"
     saved.mkdir()
-    DriverState(step=5, position=80, version=5).write(saved / "driver.json")
+    RunState(step=5, position=80, version=5).write(saved)
     (folder.checkpoints / "latest").write_text("step-000005")
-    _, _, checkpoint = open_run(configured(tmp_path, "run.name=mine", "run.resume=auto"), prepared)
+    _, _, checkpoint = open_run(configured(tmp_path, "run.name=mine", "run.resume=auto"), WEIGHT_BYTES)
     assert checkpoint == saved
-    assert read_state(checkpoint, config).position == 80
+    assert read_state(checkpoint, config) == RunState(5, 80, 5, Ledger())
     assert read_state(None, config).step == 0
+
+
+@pytest.mark.parametrize("content", [None, f"{FORMAT + 1}\n", "\n"])
+def test_a_folder_of_another_format_is_refused_with_a_sentence_and_left_alone(tmp_path, content):
+    _, folder = stored_run(tmp_path, "run.name=old")
+    if content is None:
+        folder.format_file.unlink()  # as the first format was
+    else:
+        folder.format_file.write_text(content)
+    before = sorted(path.name for path in folder.path.iterdir())
+    with pytest.raises(ConfigError, match=r"has format .* can still be read") as refused:
+        open_run(configured(tmp_path, "run.name=old", "run.resume=auto"), WEIGHT_BYTES)
+    assert str(folder.path) in str(refused.value)
+    assert sorted(path.name for path in folder.path.iterdir()) == before
 
 
 def test_what_cannot_be_continued_is_a_sentence(tmp_path):
     config = configured(tmp_path, "run.steps=5")
     saved = tmp_path / "checkpoints" / "step-000005"
     saved.mkdir(parents=True)
-    DriverState(step=5).write(saved / "driver.json")
+    RunState(step=5).write(saved)
     assert read_state(saved, config).step == 5  # killed before its export: only that is left to do
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match="already has 5 steps"):
         read_state(saved, config)
-    (saved / "driver.json").write_text("{")
+    (saved / FILE).write_text("{")
     with pytest.raises(ConfigError, match="cannot be read"):
         read_state(saved, config)
 
 
-def test_a_continued_run_keeps_its_configuration(tmp_path, prepared):
-    config, folder, _ = open_run(configured(tmp_path, "run.name=mine", "algorithm.lr=0.5", "mel.weight=0.7"), prepared)
-    folder.config.write_text(to_yaml(config))
+def test_a_continued_run_keeps_its_configuration(tmp_path):
+    stored_run(tmp_path, "run.name=mine", "algorithm.lr=0.5", "mel.weight=0.7")
     again = requested_config([f"run.dir={tmp_path}", "run.name=mine", "run.resume=auto", "run.steps=77"])
     assert (again.algorithm.lr, again.mel.weight, again.run.steps) == (0.5, 0.7, 77)
     with pytest.raises(ConfigError, match="keeps its groups"):
         requested_config([f"run.dir={tmp_path}", "run.name=mine", "run.resume=auto", "mel=off"])
 
 
-def test_help_and_wrong_requests(capsys, tmp_path):
-    assert main(["--help"]) == DONE
-    assert "Exit codes" in capsys.readouterr().out
-    assert main(["reward.function=nowhere:f", f"run.dir={tmp_path}"]) == BAD_REQUEST
+def test_a_wrong_request_leaves_no_folder(capsys, tmp_path):
+    assert main(["train", "reward.function=nowhere:f", f"run.dir={tmp_path}"]) == BAD_REQUEST
     assert "the module 'nowhere' cannot be imported" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

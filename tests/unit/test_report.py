@@ -1,19 +1,20 @@
-"""closing and report: from a run folder to summary, page and terminal text, also with hostile model output."""
+"""run/: from a run folder to summary, page and terminal text, also with hostile model output."""
 
 import json
-import sys
+from dataclasses import replace
 
 import pytest
 
-from mel_ray import experiences, report
+from mel_ray.cli.mel import main
+from mel_ray.records.ledger import DraftFate, Ledger, TrajectoryFate
+from mel_ray.records.reports import EvalReport, StepReport
 from mel_ray.run.closing import write_closing
 from mel_ray.run.console import PlainConsole
-from mel_ray.run.store import EXPERIENCE_SCHEMA, experience_row, read_experiences, write_rows
+from mel_ray.run.folder import FORMAT, RunFolder, RunFolderError, fresh_name
 from mel_ray.run.metrics_file import MetricsFile, read_metrics
-from mel_ray.run.folder import RunFolder, RunFolderError, fresh_name
-from mel_ray.records import DraftFate, EvalReport, StepReport, TrajectoryFate, ledger
 from mel_ray.run.report import mark_bifurcation
-from tests.unit.builders import draft, group, verdict
+from mel_ray.run.store import EXPERIENCE_SCHEMA, experience_row, read_experiences, write_rows
+from tests.unit.builders import draft, proven, trajectory
 
 METRICS = {
     "reward/mean": 0.5, "group/mixed_share": 0.5, "mel/pairs": 2.0, "mel/parsed": 2.0, "mel/kept": 1.0,
@@ -29,12 +30,10 @@ def run(tmp_path):
     sink = MetricsFile(folder)
     sink.evaluation(EvalReport("held", 0, 10, {"pass@1": 0.2, "avg@8": 0.3}))
     for step in (1, 2, 3):
-        counted = ledger([TrajectoryFate.TRAINED] * 2, [DraftFate.TRAINED, DraftFate.REPLAY_FAILED], (2, 2))
+        counted = Ledger(2, 2, {TrajectoryFate.TRAINED: 2}, {DraftFate.TRAINED: 1, DraftFate.REPLAY_FAILED: 1})
         sink.step(StepReport(step, METRICS | {"reward/mean": step / 10}, counted))
-        rows = [
-            experience_row(step, draft(), DraftFate.TRAINED, group((3,)), verdict("c")),
-            experience_row(step, draft(), DraftFate.REPLAY_FAILED, group((3,)), verdict("w")),
-        ]
+        kept, failed = replace(proven(replays="c"), fate=DraftFate.TRAINED), proven(replays="w")
+        rows = [experience_row(step, row, draft(), [trajectory(3)]) for row in (kept, failed)]
         rows[0]["question"] = "<script>alert(1)</script> 1 + 1?"
         write_rows(folder.experiences(step), rows, EXPERIENCE_SCHEMA)
     sink.evaluation(EvalReport("held", 3, 10, {"pass@1": 0.6, "avg@8": 0.7}))
@@ -109,23 +108,37 @@ def test_the_bifurcation_is_marked(bifurcation, marked):
     assert parts["before"] + parts["marked"] + parts["after"] == "Rule: r\nStep 1: a\nStep 2: b\nAnswer: c"
 
 
-def test_the_report_command(run, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(sys, "argv", ["report", str(run.path), str(run.path)])
-    assert report.main() == 0
+def test_the_report_command(run, capsys, tmp_path):
+    assert main(["report", str(run.path), str(run.path)]) == 0
     assert (run.path / "compare.html").exists()
-    monkeypatch.setattr(sys, "argv", ["report", str(tmp_path)])
-    assert report.main() == 2
+    assert main(["report", str(tmp_path)]) == 2
     assert "not a run folder" in capsys.readouterr().err
 
 
-def test_the_experiences_command(run, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["experiences", str(run.path), "--all", "--limit", "2"])
-    assert experiences.main() == 0
+def test_the_experiences_command(run, capsys):
+    assert main(["experiences", str(run.path), "--all", "--limit", "2"]) == 0
     assert "2 of 6 shown" in capsys.readouterr().out
-    monkeypatch.setattr(sys, "argv", ["experiences", str(run.path / "nope")])
-    assert experiences.main() == 2
+    assert main(["experiences", str(run.path / "nope")]) == 2
+
+
+def test_a_folder_of_another_format_is_refused_with_a_sentence(run):
+    run.require_format()
+    assert run.format_file.read_text() == f"{FORMAT}\n"
+    for older in ("1", None):
+        run.format_file.unlink() if older is None else run.format_file.write_text(older)
+        with pytest.raises(
+            RunFolderError, match=f"has format 1, and this version of mel_ray continues format {FORMAT}"
+        ):
+            run.require_format()
+
+
+def test_what_is_stored_about_a_draft(run):
+    first, second = read_experiences(run.path)[:2]
+    assert (first["kept"], first["fate"], first["replay_verdicts"]) == (True, "trained", ["correct"])
+    assert (second["kept"], second["fate"], second["replay_verdicts"]) == (False, "replay_failed", ["wrong"])
+    assert [row["step"] for row in read_experiences(run.path, kept_only=True)] == [1, 2, 3]
 
 
 def test_the_plain_console_prints_one_line_a_step(capsys):
-    PlainConsole(3).step(StepReport(1, METRICS, ledger([], [], (0, 0))))
+    PlainConsole(3).step(StepReport(1, METRICS, Ledger()))
     assert capsys.readouterr().out.startswith("step 1/3  reward 0.50  mixed 0.50  kept 1/2  150 tok/s")

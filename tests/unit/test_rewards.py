@@ -8,12 +8,16 @@ from fractions import Fraction
 from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mel_ray.records import Outcome
-from mel_ray.rewards.extract import extract_answer, last_boxed
+from mel_ray.records.verdict import Outcome
+from mel_ray.rewards.extract import extract_answer
 from mel_ray.rewards.functions import Judgement, load_function
 from mel_ray.rewards.limits import too_large
 from mel_ray.rewards.math_answer import decided_exactly, equivalent, exact_number
+from mel_ray.rewards.registry import RULES
+from mel_ray.rewards.rules import last_boxed
 from mel_ray.rewards.verifier import Verifier, VerifierSettings
 
 DEADLINE = 2.0
@@ -128,6 +132,13 @@ def test_fall_backs(rules, response, answer):
     assert extract_answer(response, rules) == answer
 
 
+@pytest.mark.parametrize("rule", RULES)
+@given(response=st.text(max_size=200))
+def test_a_rule_finds_a_part_of_the_response_or_nothing(rule, response):
+    found = RULES[rule](response)
+    assert found is None or found in response
+
+
 def test_a_tolerance_widens_equality():
     assert equivalent("3.14", "3.1", tolerance=0.05)
     assert not equivalent("3.2", "3.1", tolerance=0.05)
@@ -165,9 +176,12 @@ def test_a_custom_reward_function_judges_in_the_child():
     assert (two.outcome, two.reward) == (Outcome.WRONG, 0.0)
 
 
-@pytest.mark.parametrize(("name", "outcome"), [("never_ends", Outcome.TIMEOUT), ("returns_too_little", Outcome.ERROR)])
-def test_a_custom_reward_function_that_misbehaves_is_a_verdict(name, outcome):
-    with Verifier(VerifierSettings(1.0, function=f"tests.unit.test_rewards:{name}")) as verifier:
+@pytest.mark.parametrize(
+    ("name", "deadline", "outcome"),
+    [("never_ends", 0.2, Outcome.TIMEOUT), ("returns_too_little", 20.0, Outcome.ERROR)],
+)
+def test_a_custom_reward_function_that_misbehaves_is_a_verdict(name, deadline, outcome):
+    with Verifier(VerifierSettings(deadline, function=f"tests.unit.test_rewards:{name}")) as verifier:
         assert [v.outcome for v in verifier.judge_all(["a", "b"], "c")] == [outcome, outcome]
 
 

@@ -7,16 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from mel_ray.config.load import compose_config
 from mel_ray.config.templates import load_template
 from mel_ray.data.chat import ChatTokenizer
 from mel_ray.data.model_folder import EMBEDDED
 from mel_ray.mel.writer import Writer, abstraction_prompt, replay_prompt
 from mel_ray.records.experience import ContrastivePair, DraftState, Experience
 from mel_ray.records.trajectory import FinishReason, Group, Prompt, Trajectory
-from tests.unit.builders import LENGTH, STOP
+from tests.unit.builders import LENGTH, STOP, config_of
 
-CONFIG = compose_config(["mel.replays=3"])
+CONFIG = config_of("mel.replays=3")
 TOKENIZER = ChatTokenizer(EMBEDDED, CONFIG.model)
 GOOD = "Bifurcation: Step 2.\nCritique: It added first.\nHeuristic: If a sum holds a product, then multiply first."
 COLUMNS = {"level": 3}

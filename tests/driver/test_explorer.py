@@ -1,0 +1,134 @@
+"""driver/explorer.py and driver/gathering.py: which questions are asked, and what is done with a judged group."""
+
+import asyncio
+
+import pytest
+
+from mel_ray.data.prompts import PromptStream
+from mel_ray.records.experience import DraftState
+from mel_ray.records.ledger import DraftFate, TrajectoryFate
+from mel_ray.records.row import RowKind, attempts, drafts, is_mixed
+from tests.driver.fakes import FakeRewards, World, make
+from tests.unit.builders import draft_row, prompt
+
+
+async def test_only_mixed_groups_are_contrasted():
+    world = World({"mixed": "cw", "right": "cc", "wrong": "ww", "failed": "ct"})
+    explored = await make(world).explorer.batch(1)
+    assert world.who("abstracted") == ["mixed"]
+    assert {len(attempts(rows)) for rows in explored} == {2}
+    assert [len(drafts(rows)) for rows in explored] == [int(is_mixed(rows)) for rows in explored]
+
+
+async def test_a_question_brings_its_attempts_and_then_its_drafts_with_their_replays():
+    world = World({"a": "cw"})
+    (rows,) = await make(world).explorer.batch(1)
+    assert [row.kind for row in rows] == [RowKind.ATTEMPT, RowKind.ATTEMPT, RowKind.DRAFT]
+    (draft,) = drafts(rows)
+    assert draft.is_proven
+    assert [(replay.kind, replay.verdict.is_correct) for replay in draft.replays] == [(RowKind.REPLAY, True)]
+    assert all(row.fate is None for row in rows)  # nothing has been trained yet
+
+
+@pytest.mark.parametrize("state", [state for state in DraftState if state is not DraftState.PARSED])
+async def test_a_rejected_draft_is_not_replayed(state):
+    world = World({"a": "cw"})
+    (rows,) = await make(world, state=state).explorer.batch(1)
+    assert world.who("replayed") == []
+    (draft,) = drafts(rows)
+    assert (draft.fate, draft.replays, draft.is_proven) == (DraftFate(state.value), (), False)
+
+
+async def test_more_can_be_done_with_a_judged_group_than_to_contrast_it():
+    world = World({"mixed": "cw", "wrong": "ww"})
+    explorer = make(world).explorer
+
+    async def hint(judged, step):
+        world.note("hinted", judged[0].question_id)
+        return (draft_row(ref="hint"),)
+
+    explorer.follow_ups.append((lambda judged: not any(row.verdict.is_correct for row in judged), hint))
+    explored = {rows[0].question_id: drafts(rows) for rows in await explorer.batch(1)}
+    assert world.who("hinted") == ["wrong"]
+    assert {name: [row.ref for row in found] for name, found in explored.items()} == {
+        "mixed": ["drafts-mixed"], "wrong": ["hint"],
+    }  # fmt: skip
+
+
+async def test_without_meta_experience_there_is_nothing_to_do_with_a_group():
+    world = World({"a": "cw"})
+    system = make(world, "mel.enabled=false")
+    await system.explorer.batch(1)
+    assert system.explorer.follow_ups == []
+    assert {what for what, _ in world.events} == {"generated", "judged"}
+
+
+async def test_no_question_waits_for_another():
+    world = World({"fast": "cw", "slow": "cw"}, delays={"slow": 0.3})
+    await make(world).explorer.batch(1)
+    assert world.events.index(("replayed", "drafts-fast")) < world.events.index(("generated", "slow"))
+
+
+async def test_meta_experience_does_not_change_the_seeds_of_the_rollout():
+    outcomes = {"a": "cw", "b": "wc"}
+    one, other = make(World(outcomes)), make(World(outcomes), "mel.enabled=false")
+    await one.explorer.batch(1)
+    await other.explorer.batch(1)
+    assert one.rollout.seeds == other.rollout.seeds
+
+
+async def test_seeds_differ_between_steps_questions_and_samples():
+    system = make(World({"a": "cw", "b": "cw"}))
+    await system.explorer.batch(1)
+    await system.explorer.batch(2)
+    seeds = [seed for group in system.rollout.seeds for seed in group]
+    assert len(set(seeds)) == len(seeds) == 8
+
+
+async def test_a_failing_pool_stops_the_batch_and_cancels_what_is_under_way():
+    class Broken(FakeRewards):
+        async def judge(self, group):
+            raise RuntimeError("the verifier is gone")
+
+    world = World({"a": "cw", "slow": "cw"}, delays={"slow": 60})
+    system = make(world)
+    system.explorer.rewards = Broken(world)
+    with pytest.raises(ExceptionGroup) as caught:
+        await system.explorer.batch(1)
+    assert "the verifier is gone" in str(caught.value.exceptions[0])
+    assert world.who("generated") == ["a"]
+
+
+def data_order(names):
+    return [one.question_id for one in PromptStream([prompt(question_id=n) for n in names], 0).take(len(names))]
+
+
+DAPO = ("algorithm=dapo", "mel.enabled=false", "rollout.prompts_per_step=2")
+
+
+@pytest.mark.parametrize("delays", [{}, {"b": 0.05, "e": 0.02}, {"a": 0.05, "c": 0.03, "h": 0.01}])
+async def test_dynamic_sampling_asks_until_enough_groups_are_mixed(delays):
+    # the stream in its shuffled order; three of the eight are mixed
+    world = World({name: ("cw" if name in "beh" else "cc") for name in "abcdefgh"}, delays=delays)
+    explored = await make(world, *DAPO, "algorithm.dynamic_sampling.max_factor=4.0").explorer.batch(1)
+    order = data_order("abcdefgh")
+    wanted = [name for name in order if name in "beh"][:2]
+    asked = set(world.who("generated"))
+    assert asked == set(order[: order.index(wanted[1]) + 1])  # the shortest stretch that holds two
+    fates = {rows[0].question_id: {row.fate for row in rows} for rows in explored}
+    assert fates == {name: {None} if name in wanted else {TrajectoryFate.FILTERED} for name in asked}
+    # the batch first, then what was thrown away, both in the order of the data
+    assert [rows[0].question_id for rows in explored] == wanted + [n for n in order if n in asked - set(wanted)]
+
+
+async def test_dynamic_sampling_stops_at_its_cap():
+    world = World(dict.fromkeys("abcdefgh", "cc"))
+    await make(world, *DAPO, "algorithm.dynamic_sampling.max_factor=3.0").explorer.batch(1)
+    assert len(world.who("generated")) == 6
+
+
+async def test_questions_are_returned_in_the_order_of_the_data_whatever_the_timing():
+    world = World(dict.fromkeys("abcd", "cw"), delays={"a": 0.03, "b": 0.01, "c": 0.02})
+    explored = await make(world).explorer.batch(1)
+    assert [rows[0].question_id for rows in explored] == data_order("abcd")
+    assert asyncio.all_tasks() == {asyncio.current_task()}

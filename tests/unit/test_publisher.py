@@ -1,0 +1,305 @@
+"""weights/: what is told to whom and in which order, and what happens when weights arrive damaged."""
+
+import asyncio
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from mel_ray.weights.checksum import combined_checksum, tensor_checksum
+from mel_ray.weights.parameters import ParameterMeta, buckets, dense_update_info
+from mel_ray.weights.publisher import DamagedWeights, WeightPublisher
+from mel_ray.weights.registry import TRANSPORTS, transport_of
+from mel_ray.weights.sender import make_sender, tapped
+from tests.unit.builders import config_of
+
+
+class FakeSource:
+    """Rank 0 of the policy; every call is noted in `calls`."""
+
+    def __init__(self, calls):
+        self.calls = calls
+
+    async def address(self):
+        return "10.0.0.1", 29500
+
+    async def open_sender(self, transport, address, port, world):
+        self.calls.append(f"open {transport} {address}:{port} world {world}")
+
+    async def update_info(self):
+        self.calls.append("announce")
+        return {"names": ["w"]}
+
+    async def send(self):
+        self.calls.append("send")
+        return "good"
+
+    async def clean_up_sender(self):
+        self.calls.append("clean up")
+
+    async def close_sender(self):
+        self.calls.append("close sender")
+
+
+class FakeEngine:
+    log = Path("logs/engine.log")
+
+    def __init__(self, name, calls, checksum="good"):
+        self.name, self.calls, self.checksum, self.connected = name, calls, checksum, None
+
+    async def connect_weights(self, info):
+        assert self.connected is None, "connected twice without being closed"
+        self.connected = info
+        self.calls.append(f"connect {self.name}")
+
+    async def disconnect_weights(self):
+        self.connected = None
+        self.calls.append(f"close {self.name}")
+
+    async def begin_update(self):
+        assert self.connected is not None
+        self.calls.append(f"begin {self.name}")
+
+    async def receive(self, info):
+        assert info == {"names": ["w"]}
+        self.calls.append(f"receive {self.name}")
+
+    async def finish_update(self, version):
+        self.calls.append(f"finish {self.name} {version}")
+        return self.checksum
+
+
+class FakeEngines:
+    """`repaired`: the checksum that a restarted engine finds."""
+
+    def __init__(self, calls, *checksums, repaired="good"):
+        self.calls, self.repaired = calls, repaired
+        self.engines = [FakeEngine(f"e{n}", calls, checksum) for n, checksum in enumerate(checksums)]
+
+    async def busy_share(self):
+        return 0.0
+
+    async def restart(self, engine):
+        self.calls.append(f"restart {engine.name}")
+        new = FakeEngine(f"{engine.name}'", self.calls, self.repaired)
+        self.engines = [new if one is engine else one for one in self.engines]
+
+
+def publisher_of(*checksums, transport="shm", tensor_parallel=1, repaired="good"):
+    calls = []
+    engines = FakeEngines(calls, *checksums, repaired=repaired)
+    return WeightPublisher(FakeSource(calls), engines, transport, tensor_parallel), engines, calls
+
+
+def published(publisher, calls, version=3):
+    """The calls of one publish, after connecting."""
+    asyncio.run(publisher.connect())
+    calls.clear()
+    asyncio.run(publisher.publish(version))
+    return calls
+
+
+def test_stored_weights_are_sent_before_they_are_read_and_cleaned_up_afterwards():
+    publisher, _, calls = publisher_of("good", "good", transport="shm")
+    assert published(publisher, calls) == [
+        "begin e0", "begin e1", "send", "announce", "receive e0", "receive e1", "clean up",
+        "finish e0 3", "finish e1 3",
+    ]  # fmt: skip
+    assert publisher.checksum == "good"
+
+
+@pytest.mark.parametrize("transport", ["gloo", "nccl"])
+def test_broadcast_weights_are_announced_and_received_while_they_are_sent(transport):
+    publisher, _, calls = publisher_of("good", "good", transport=transport)
+    assert calls == []
+    published(publisher, calls)
+    assert calls[:3] == ["begin e0", "begin e1", "announce"]
+    assert sorted(calls[3:6]) == ["receive e0", "receive e1", "send"]
+    assert calls[6:] == ["finish e0 3", "finish e1 3"]
+
+
+def test_a_broadcast_does_not_wait_for_receivers_before_it_sends():
+    publisher, engines, calls = publisher_of("good", transport="gloo")
+    sent = asyncio.Event()
+
+    class Source(FakeSource):
+        async def send(self):
+            sent.set()
+            return await super().send()
+
+    async def receive(info):
+        await sent.wait()  # a broadcast ends on no side before the other takes part
+
+    engines.engines[0].receive = receive
+    publisher._source = Source(calls)
+    published(publisher, calls)
+    assert "finish e0 3" in calls
+
+
+def test_what_is_stored_is_cleaned_up_although_an_engine_fails():
+    publisher, engines, calls = publisher_of("good", "good")
+
+    async def broken(info):
+        raise RuntimeError("no such file")
+
+    engines.engines[1].receive = broken
+    with pytest.raises(RuntimeError, match="no such file"):
+        published(publisher, calls)
+    assert calls[-1] == "clean up"
+
+
+def test_receivers_of_a_broadcast_know_their_place_after_the_sender():
+    publisher, engines, calls = publisher_of("good", "good", transport="nccl", tensor_parallel=2)
+    asyncio.run(publisher.connect())
+    assert calls[0] == "open nccl 10.0.0.1:29500 world 5"
+    assert [engine.connected for engine in engines.engines] == [
+        {"master_address": "10.0.0.1", "master_port": 29500, "rank_offset": offset, "world_size": 5, "packed": True}
+        for offset in (1, 3)
+    ]
+
+
+def test_receivers_of_stored_weights_need_no_rendezvous():
+    publisher, engines, _ = publisher_of("good", transport="shm")
+    asyncio.run(publisher.connect())
+    assert engines.engines[0].connected == {}
+
+
+@pytest.mark.parametrize("transport", ["shm", "gloo"])
+def test_damaged_weights_close_both_ends_restart_the_broken_engine_alone_and_are_sent_again(transport):
+    publisher, engines, calls = publisher_of("good", "damaged", "good", transport=transport)
+    published(publisher, calls)
+    restart = calls.index("restart e1")
+    assert [call for call in calls if call.startswith("restart")] == ["restart e1"]
+    closed = {"close sender", "close e0", "close e1", "close e2"}
+    assert closed <= set(calls[:restart])
+    opened = [n for n, call in enumerate(calls) if call.startswith(("open", "connect"))]
+    assert len(opened) == 4
+    assert min(opened) > restart
+    assert [call for call in calls if call.startswith("finish")][-3:] == ["finish e0 3", "finish e1' 3", "finish e2 3"]
+    assert [engine.name for engine in engines.engines] == ["e0", "e1'", "e2"]
+
+
+def test_weights_that_arrive_damaged_again_end_the_run_with_a_sentence():
+    publisher, _, calls = publisher_of("good", "damaged", repaired="damaged too")
+    with pytest.raises(DamagedWeights, match=r"damaged on e1', also after a restart\. Log: logs/engine\.log"):
+        published(publisher, calls)
+    assert calls.count("send") == 2  # served again once, and no more
+    assert [call for call in calls if call.startswith("restart")] == ["restart e1"]
+
+
+WEIGHTS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4, dtype=torch.bfloat16)}
+MADE_OF = [ParameterMeta("a", "float32", (2, 3)), ParameterMeta("b", "bfloat16", (4,))]
+CHECKSUM = combined_checksum({name: tensor_checksum(tensor) for name, tensor in WEIGHTS.items()})
+
+
+@pytest.fixture
+def port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_shared_memory_holds_the_weights_until_all_have_read_them():
+    sender = make_sender("shm", MADE_OF, "", 0, 2)
+    try:
+        assert sender.send(WEIGHTS.items()) == CHECKSUM
+        path = Path(sender.update_info()["path"])
+        assert {name: tensor.tolist() for name, tensor in load_file(path).items()} == {
+            name: tensor.tolist() for name, tensor in WEIGHTS.items()
+        }
+    finally:
+        sender.close()
+    assert not path.exists()
+
+
+def test_a_closed_broadcast_group_can_be_opened_again_on_the_same_port(port):
+    for _ in range(2):
+        sender = make_sender("gloo", MADE_OF, "127.0.0.1", port, 1)
+        assert sender.send(WEIGHTS.items()) == CHECKSUM
+        assert sender.update_info() == dense_update_info(MADE_OF)
+        sender.close()
+
+
+def test_weights_that_come_in_another_order_than_announced_are_refused(port):
+    sender = make_sender("gloo", MADE_OF, "127.0.0.1", port, 1)
+    with pytest.raises(RuntimeError, match="weights came as b, announced as a"):
+        sender.send(reversed(WEIGHTS.items()))
+    sender.close()
+
+
+METAS = st.lists(
+    st.builds(
+        ParameterMeta,
+        st.text("abc", min_size=1, max_size=3),
+        st.sampled_from(["float32", "bfloat16"]),
+        st.lists(st.integers(1, 9), max_size=3).map(tuple),
+    ),
+    max_size=12,
+)
+
+
+@given(METAS, st.integers(1, 400))
+def test_buckets_keep_the_order_hold_one_dtype_and_stay_small(metas, limit):
+    made = list(buckets(metas, limit))
+    assert [meta for bucket in made for meta in bucket] == metas
+    for bucket in made:
+        assert len({meta.dtype for meta in bucket}) == 1
+        assert len(bucket) == 1 or sum(meta.nbytes for meta in bucket) <= limit
+
+
+def test_what_is_announced_of_dense_weights():
+    info = dense_update_info([ParameterMeta("a", "float32", (2, 3)), ParameterMeta("b", "bfloat16", ())])
+    assert info == {"names": ["a", "b"], "dtype_names": ["float32", "bfloat16"], "shapes": [[2, 3], []]}
+
+
+@given(st.integers(1, 40), st.data())
+def test_a_checksum_sees_every_changed_bit_and_every_exchanged_value(count, data):
+    torch.manual_seed(count)
+    tensor = torch.randn(count)
+    position = data.draw(st.integers(0, count - 1))
+    changed = tensor.clone()
+    changed.view(torch.int32)[position] ^= 1
+    assert tensor_checksum(changed) != tensor_checksum(tensor)
+    if count > 3:
+        assert tensor_checksum(tensor.flip(0)) != tensor_checksum(tensor)
+
+
+def test_both_ends_find_the_same_checksum_whatever_the_order_and_layout():
+    weights = {"a": torch.randn(3, 5), "b": torch.randn(7).bfloat16()}
+    sent, received = {}, {}
+    list(tapped(weights.items(), sent))
+    pieces = [("b", weights["b"].clone()), ("a", weights["a"].t().contiguous().t())]
+    assert [name for name, _ in tapped(pieces, received)] == ["b", "a"]
+    assert combined_checksum(sent) == combined_checksum(received)
+    assert combined_checksum(sent) != combined_checksum({"a": sent["b"], "b": sent["a"]})
+
+
+@pytest.mark.parametrize(
+    ("device", "nodes", "expected"), [("cpu", 1, "shm"), ("cpu", 2, "gloo"), ("cuda", 1, "nccl"), ("cuda", 3, "nccl")]
+)
+def test_the_transport_that_fits_is_chosen_and_has_no_problems(device, nodes, expected):
+    cluster = config_of().cluster.model_copy(update={"device": device, "nodes": nodes})
+    chosen = transport_of(cluster)
+    assert chosen == expected
+    assert list(TRANSPORTS[chosen].problems(cluster)) == []
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_transport_that_does_not_fit_names_those_that_do(transport):
+    base, one = config_of().cluster, TRANSPORTS[transport]
+    other = "cuda" if one.device == "cpu" else "cpu"
+    wrong = base.model_copy(update={"weight_transfer": transport, "device": other})
+    (problem,) = one.problems(wrong)
+    fitting = [name for name, each in TRANSPORTS.items() if each.device == other]
+    assert problem.path == "cluster.weight_transfer"
+    assert all(name in problem.remedy for name in fitting)
+
+
+def test_a_transport_of_one_machine_does_not_reach_several():
+    cluster = config_of().cluster.model_copy(update={"weight_transfer": "shm", "nodes": 2})
+    (problem,) = TRANSPORTS["shm"].problems(cluster)
+    assert (problem.value, problem.remedy) == ("shm", "use gloo")
