@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mel_ray.records.update import LossSettings
-from mel_ray.policy.aggregation import Aggregation, token_weights
 from mel_ray.policy.loss import TokenBatch, joint_loss
+from mel_ray.policy.registry import AGGREGATIONS
+from mel_ray.records.step import LossSettings
 
 ROWS, WIDTH, SEEDS = 6, 9, range(5)
 
@@ -49,13 +49,15 @@ def make_batch(seed: int, is_on_policy: bool = False) -> Batch:
     )
 
 
-def ours(batch: Batch, loss: LossSettings, aggregation: Aggregation, max_tokens: int = WIDTH) -> tuple[float, Tensor]:
+def ours(batch: Batch, loss: LossSettings, aggregation: str, max_tokens: int = WIDTH) -> tuple[float, Tensor]:
     """Loss, and gradient with respect to the logprobs, [rows, width]."""
     logprobs = batch.logprobs.detach().clone().requires_grad_()
     chosen = batch.mask.bool()
-    weights = torch.tensor(token_weights(batch.lengths, aggregation, max_tokens), dtype=torch.float64)
+    weights = torch.tensor(AGGREGATIONS[aggregation](batch.lengths, max_tokens), dtype=torch.float64)
     rows = torch.arange(ROWS)[:, None].expand(ROWS, WIDTH)
     tokens = TokenBatch(
+        ids=torch.zeros(ROWS, WIDTH + 1, dtype=torch.long),  # the loss itself does not look at the model's inputs
+        predicts=chosen,
         pg_weight=weights[:, None].expand(ROWS, WIDTH)[chosen],
         nll_weight=torch.zeros(int(chosen.sum()), dtype=torch.float64),
         advantages=batch.advantages[:, None].expand(ROWS, WIDTH)[chosen],

@@ -7,7 +7,7 @@ import pytest
 import torch
 from trl import GRPOTrainer
 
-from mel_ray.records.update import LossSettings
+from mel_ray.records.step import LossSettings
 from tests.differential.batches import ROWS, SEEDS, WIDTH, Batch, assert_same, make_batch, ours
 
 LIMIT = 16  # max_completion_length
@@ -89,7 +89,7 @@ def test_cispo_whose_epsilon_high_is_the_bound_itself(seed):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_kl_in_the_loss(seed):
     batch = make_batch(seed)
-    loss = LossSettings(kl_in_loss=0.05, kl_estimator="k3")
+    loss = LossSettings(kl_coefficient=0.05, kl_estimator="k3", needs_reference=True)
     assert_same(batch, trl_loss(batch, "grpo", beta=0.05), *ours(batch, loss, "seq_mean_token_mean"))
 
 
@@ -98,7 +98,7 @@ def test_the_kl_of_trl_by_default_is_weighted_by_the_ratio_and_so_differs_from_o
     batch = make_batch(seed)
     theirs = trl_loss(batch, "grpo", beta=0.05, bias_corrected_kl=True)
     with pytest.raises(AssertionError):
-        loss = LossSettings(kl_in_loss=0.05, kl_estimator="k3")
+        loss = LossSettings(kl_coefficient=0.05, kl_estimator="k3", needs_reference=True)
         assert_same(batch, theirs, *ours(batch, loss, "seq_mean_token_mean"))
 
 

@@ -94,7 +94,7 @@ def steps(draw):
 
 
 @pytest.mark.parametrize("advantage", ALGORITHMS)
-@settings(max_examples=50)
+@settings(max_examples=40)
 @given(drawn=steps())
 def test_the_ledger_calls_trained_exactly_what_the_shards_hold_with_a_weight(advantage, drawn):
     world, explored, options, ranks = drawn

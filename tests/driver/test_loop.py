@@ -208,3 +208,12 @@ async def test_the_publisher_is_asked_for_the_version_that_the_state_then_has():
         await system.step(step)
     assert seen == [(1, 0), (2, 1)]
     assert (system.loop.state.version, system.loop.state.step) == (2, 2)
+
+
+async def test_a_batch_is_explored_by_the_very_weights_that_are_then_trained():
+    world = World({"a": "cw"})
+    system = make(world)
+    for step in (1, 2):
+        await system.step(step)
+    order = [what for what, _ in world.events if what in ("generated", "trained", "published")]
+    assert order == ["generated", "trained", "published"] * 2

@@ -43,7 +43,7 @@ def sequences(draw):
     return made, [part for part in (order[:cut], order[cut:]) if part]
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(sequences(), st.sampled_from(LOSSES))
 def test_loss_and_gradient_do_not_depend_on_padding_or_company(drawn, loss):
     made, parts = drawn

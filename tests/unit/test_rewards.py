@@ -3,8 +3,8 @@
 import json
 import subprocess
 import sys
-import time
 from fractions import Fraction
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -20,7 +20,7 @@ from mel_ray.rewards.registry import RULES
 from mel_ray.rewards.rules import last_boxed
 from mel_ray.rewards.verifier import Verifier, VerifierSettings
 
-DEADLINE = 2.0
+DEADLINE = 1.0
 
 
 @pytest.mark.parametrize(
@@ -264,18 +264,17 @@ HOSTILE = {
 }
 
 
-def test_hostile_answers_end_within_their_deadline_and_the_judge_survives(tmp_path):
-    import pathlib
-
+def test_hostile_answers_end_at_their_deadline_and_the_judge_survives():
+    ended = 0
     with Verifier(VerifierSettings(DEADLINE)) as verifier:
         assert verifier.judge("\\boxed{1}", "1").outcome is Outcome.CORRECT
         for name, response in HOSTILE.items():
-            started = time.monotonic()
             verdict = verifier.judge(response, "7")
             assert verdict.outcome is not Outcome.CORRECT, name
-            assert time.monotonic() - started < DEADLINE + 15, name  # the restart of the child included
+            ended += verdict.outcome is Outcome.TIMEOUT or "process died" in verdict.reason
             assert verifier.judge("\\boxed{4}", "4").outcome is Outcome.CORRECT, name
-    assert not pathlib.Path("/tmp/mel_ray_was_here").exists()
+        assert verifier.replaced == ended > 0  # a child that had to be ended was replaced, and no other
+    assert not Path("/tmp/mel_ray_was_here").exists()
 
 
 def test_a_killed_child_is_replaced():

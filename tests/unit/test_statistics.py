@@ -65,7 +65,7 @@ SEQUENCES = st.lists(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(SEQUENCES, st.data())
 def test_what_is_measured_does_not_depend_on_the_split_into_microbatches_or_ranks(made, data):
     cut = data.draw(st.integers(1, len(made) - 1))

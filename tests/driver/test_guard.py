@@ -1,0 +1,43 @@
+"""driver/guard.py: a run stops when the verifier fails too often, and only then."""
+
+import pytest
+
+from mel_ray.driver.guard import ENOUGH, WINDOW, FailureGuard, VerifierFailure
+from tests.unit.builders import exploration, proven
+
+
+def judgements(letters):
+    """Questions of eight attempts with these verdicts."""
+    return [exploration((1,) * 8, letters[n : n + 8]) for n in range(0, len(letters), 8)]
+
+
+def test_a_few_judgements_are_too_few_to_stop_a_run():
+    guard = FailureGuard(0.2)
+    guard.watch(judgements("t" * (ENOUGH - 8)))
+    with pytest.raises(VerifierFailure):
+        guard.watch(judgements("t" * 8))
+
+
+def test_a_share_up_to_the_limit_is_allowed():
+    guard = FailureGuard(0.25)
+    guard.watch(judgements("tecwcwcw" * 20))
+    with pytest.raises(VerifierFailure, match=r"failed on 48 of the last 168 answers, more than .*=0\.25"):
+        guard.watch(judgements("t" * 8))
+
+
+def test_failures_of_long_ago_are_forgotten():
+    guard = FailureGuard(0.2)
+    guard.watch(judgements("ct" * 16 + "c" * 128))
+    guard.watch(judgements("c" * WINDOW))
+    guard.watch(judgements("t" * (WINDOW // 5)))
+    with pytest.raises(VerifierFailure, match=f"last {WINDOW} answers"):
+        guard.watch(judgements("t" * 8))
+
+
+def test_replays_are_not_counted():
+    guard = FailureGuard(0.2)
+    guard.watch([exploration((1,) * 8, "cwcwcwcw", [proven(replays="tttttttt")])] * 20)
+
+
+def test_wrong_answers_are_no_failures():
+    FailureGuard(0.2).watch(judgements("wn" * 400))
