@@ -24,7 +24,7 @@ from mel_ray.driver.wiring import Pools, connected_to_ray
 from mel_ray.evaluation.evaluator import Evaluator
 from mel_ray.policy.policy_settings import PolicySettings
 from mel_ray.records.reports import EvalReport, StepReport
-from mel_ray.rollout.engine_settings import EngineSettings
+from mel_ray.rollout.vllm_engine import EngineSettings
 
 
 class Curves:

@@ -1,15 +1,47 @@
 """`mel check`: the resolved plan and one prompt of each kind, or every problem at once."""
 
+import os
 from collections.abc import Sequence
 
 from mel_ray.cli.app import EXIT_CODES, asks_for_help
-from mel_ray.cli.prepared import checked_and_prepared
+from mel_ray.config.checks import find_problems, find_resource_problems
 from mel_ray.config.load import compose_config
-from mel_ray.config.plan import make_plan
+from mel_ray.config.plan import make_plan, this_machine
 from mel_ray.config.schema import AlgorithmConfig, Config
-from mel_ray.data.prepare import Prepared
+from mel_ray.data.prepare import Prepared, prepare
 from mel_ray.mel.writer import abstraction_prompt
 from mel_ray.policy.registry import ALGORITHMS
+from mel_ray.records.problem import ConfigError, Problem
+from mel_ray.rewards.functions import load_function
+
+
+def checked_and_prepared(config: Config, with_training_data: bool = True) -> Prepared:
+    """Everything ready, or every problem of configuration, machine, reward, model and data at once.
+
+    Raises:
+        ConfigError: with all of them. A cluster's resources (RAY_ADDRESS) are checked once it is connected.
+    """
+    problems = [*find_problems(config), *_reward_problems(config)]
+    if not os.environ.get("RAY_ADDRESS"):
+        problems += find_resource_problems(config, this_machine())
+    try:
+        prepared = prepare(config, with_training_data)
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems]) from error
+    if problems:
+        raise ConfigError(problems)
+    return prepared
+
+
+def _reward_problems(config: Config) -> list[Problem]:
+    if not config.reward.function:
+        return []
+    try:
+        load_function(config.reward.function)
+    except ValueError as error:
+        return [Problem("reward.function", config.reward.function, str(error), "see docs/rewards.md")]
+    return []
+
 
 HELP = f"""\
 usage: mel check [key=value ...]

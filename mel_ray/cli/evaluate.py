@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from mel_ray.cli.app import EXIT_CODES, INTERRUPTED, Ended, asks_for_help, failed, heed_signals
-from mel_ray.cli.prepared import checked_and_prepared
+from mel_ray.cli.check import checked_and_prepared
 from mel_ray.config.load import compose_config, validate
 from mel_ray.config.schema import Config
 from mel_ray.config.templates import CONF_DIR

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mel_ray.cli.app import BAD_REQUEST, Ended, Options
-from mel_ray.run.metrics_file import read_metrics
+from mel_ray.run.metrics_file import read_metrics, step_rows
 from mel_ray.run.report import write_report
-from mel_ray.run.summary import step_rows
 
 DESCRIPTION = (
     "Write a self-contained page of figures, sample ledger and meta-experiences. With one run it goes to "

@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mel_ray.cli.app import EXIT_CODES, INTERRUPTED, Ended, asks_for_help, failed, heed_signals
-from mel_ray.cli.check import check
-from mel_ray.cli.prepared import checked_and_prepared
+from mel_ray.cli.check import check, checked_and_prepared
 from mel_ray.config.load import compose_config, continued_config, to_yaml
 from mel_ray.config.schema import Config
 from mel_ray.data.prepare import Prepared
 from mel_ray.driver.state import RunState
 from mel_ray.records.ports import Sink
 from mel_ray.records.problem import ConfigError, Problem
-from mel_ray.run.folder import RunFolder
-from mel_ray.run.opening import open_run
+from mel_ray.run.folder import RunFolder, open_run
 
 HELP = f"""\
 usage: mel train [--check] [key=value ...]

@@ -3,8 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from mel_ray.config.machine import Machine
-from mel_ray.config.plan import make_plan
+from mel_ray.config.plan import Machine, make_plan
 from mel_ray.config.schema import Config
 from mel_ray.config.section import algorithms, transports
 from mel_ray.config.templates import template_problem

@@ -1,8 +1,26 @@
 """From configuration to the plan of a run: pools, what their actors ask of Ray, batch arithmetic, disk space."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from mel_ray.config.schema import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a run may use: of this machine, or of the Ray cluster it is submitted to (`is_cluster`)."""
+
+    cpus: float
+    gpus: float
+    is_cluster: bool = False
+
+
+def this_machine() -> Machine:
+    cpus = len(os.sched_getaffinity(0))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    present = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    return Machine(cpus, present if visible is None else min(present, len([v for v in visible.split(",") if v])))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from mel_ray.config.schema import ModelConfig
-from mel_ray.records.arrays import TokenIds
 from mel_ray.records.problem import ConfigError, Problem
+from mel_ray.records.trajectory import TokenIds
 
 # What a base model without a template of its own gets.
 PLAIN_TEMPLATE = (

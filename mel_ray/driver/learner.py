@@ -14,15 +14,13 @@ from mel_ray.config.schema import Config
 from mel_ray.mel.lesson import lessons_of
 from mel_ray.mel.memory import Memory
 from mel_ray.policy.batch import map_rows, optimizer_steps, rows_in, settle_fates, shard
-from mel_ray.policy.penalty import kl_penalty_to_go
-from mel_ray.policy.policy_settings import loss_settings
-from mel_ray.policy.rows import Lessons, decide, rows_of, score, weigh
-from mel_ray.policy.schedule import experience_weight, learning_rate
-from mel_ray.records.arrays import Floats
+from mel_ray.policy.policy_settings import experience_weight, learning_rate, loss_settings
+from mel_ray.policy.rows import Lessons, decide, kl_penalty_to_go, rows_of, score, weigh
 from mel_ray.records.ports import Archive, Policy
 from mel_ray.records.reports import UpdateReport
 from mel_ray.records.row import Explored, Ref, Row, attempts
 from mel_ray.records.step import OptimizerStep, Shards, TrainSettings
+from mel_ray.records.trajectory import Floats
 
 LogprobsOf = dict[tuple[Ref | None, int], Floats]
 

@@ -16,8 +16,7 @@ import ray
 
 from mel_ray.actors.object_store import RayStore
 from mel_ray.config.checks import find_resource_problems
-from mel_ray.config.machine import Machine, this_machine
-from mel_ray.config.plan import make_plan
+from mel_ray.config.plan import Machine, make_plan, this_machine
 from mel_ray.config.schema import Config
 from mel_ray.data.prompts import PromptStream
 from mel_ray.driver.buffer import Buffer
@@ -26,16 +25,16 @@ from mel_ray.driver.learner import Learner
 from mel_ray.driver.loop import Loop
 from mel_ray.driver.state import RunState
 from mel_ray.evaluation.evaluator import Evaluator
-from mel_ray.mel.experience_actor import ExperiencePool
+from mel_ray.mel.experience_pool import ExperiencePool
 from mel_ray.mel.memory import Memory
 from mel_ray.policy.policy_pool import PolicyPool
 from mel_ray.policy.policy_settings import PolicySettings
 from mel_ray.records.ports import Archive
 from mel_ray.records.problem import ConfigError
 from mel_ray.records.trajectory import Prompt
-from mel_ray.rewards.verifier_actor import VerifierPool
+from mel_ray.rewards.verifier_pool import VerifierPool
 from mel_ray.rollout.engine_pool import AllEngines, EnginePool, RolloutPool
-from mel_ray.rollout.engine_settings import EngineSettings
+from mel_ray.rollout.vllm_engine import EngineSettings
 from mel_ray.weights.publisher import WeightPublisher
 from mel_ray.weights.registry import TRANSPORTS, transport_of
 

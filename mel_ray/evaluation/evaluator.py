@@ -11,8 +11,7 @@ from mel_ray.evaluation.scores import summarise_results
 from mel_ray.records.evaluation import Answered, Benchmark, QuestionResult
 from mel_ray.records.ports import Journal, Rewards, Rollout
 from mel_ray.records.reports import EvalReport
-from mel_ray.records.seeds import derive_seed
-from mel_ray.records.trajectory import Prompt, Sampling
+from mel_ray.records.trajectory import Prompt, Sampling, derive_seed
 
 NOTHING = Answered((), (), ())
 

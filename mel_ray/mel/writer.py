@@ -10,10 +10,8 @@ from mel_ray.config.schema import MelConfig
 from mel_ray.config.templates import MelTemplate, render
 from mel_ray.data.chat import ChatTokenizer
 from mel_ray.mel.parsing import ParseFailure, heuristics_characters, leaks_answer, parse_experience
-from mel_ray.records.arrays import TokenIds
 from mel_ray.records.experience import ContrastivePair, Draft, DraftState
-from mel_ray.records.seeds import derive_seed
-from mel_ray.records.trajectory import FinishReason, Group, Prompt, Sampling
+from mel_ray.records.trajectory import FinishReason, Group, Prompt, Sampling, TokenIds, derive_seed
 
 Sample = Callable[[Prompt, Sampling], Awaitable[Group]]
 

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from mel_ray.policy.loss import TokenBatch, mismatch
-from mel_ray.policy.measures import Max, Measure, Sum
 from mel_ray.policy.model import Microbatch
-from mel_ray.policy.statistics import StepMeasures
+from mel_ray.policy.statistics import Max, Measure, StepMeasures, Sum
 
 KEPT_RATIOS = 8192  # per optimizer step and rank, for quantiles
 

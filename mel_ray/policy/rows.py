@@ -14,7 +14,26 @@ from mel_ray.policy.algorithms.algorithm import Penalties
 from mel_ray.policy.registry import AGGREGATIONS, ALGORITHMS
 from mel_ray.records.ledger import TrajectoryFate
 from mel_ray.records.row import Explored, Row, RowKind
+from mel_ray.records.step import KlEstimator
+from mel_ray.records.trajectory import Floats
 from mel_ray.records.verdict import Outcome
+
+
+def kl_penalty_to_go(logprobs: Floats, reference: Floats, estimator: KlEstimator, coefficient: float) -> Floats:
+    """coefficient * K_t, K_t being the sum of the KL estimates at tokens s >= t; all arrays are [trained tokens].
+
+    The estimators are those of `policy/loss.py`. The first entry is the penalty of the whole trajectory.
+    """
+    difference = logprobs - reference
+    match estimator:
+        case "k1":
+            kl = difference
+        case "k2":
+            kl = 0.5 * difference**2
+        case "k3":
+            kl = np.exp(-difference) - 1.0 + difference
+    return (coefficient * np.cumsum(kl[::-1], dtype=np.float32)[::-1]).astype(np.float32)
+
 
 _UNJUDGED = {Outcome.TIMEOUT: TrajectoryFate.VERIFIER_TIMEOUT, Outcome.ERROR: TrajectoryFate.VERIFIER_ERROR}
 

@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from mel_ray.records.arrays import Mask
 from mel_ray.records.experience import Draft
 from mel_ray.records.row import Ref, Row, RowKind
 from mel_ray.records.step import TrainSequence
-from mel_ray.records.trajectory import Group, Trajectory
+from mel_ray.records.trajectory import Group, Mask, Trajectory
 
 
 def train_sequence(row: Row, records: Mapping[Ref | None, Any]) -> TrainSequence:

@@ -20,13 +20,12 @@ from mel_ray.policy.hooks.hook import Hook
 from mel_ray.policy.hooks.reptile import Reptile
 from mel_ray.policy.hooks.separate import Separate
 from mel_ray.policy.loss import joint_loss
-from mel_ray.policy.measures import Same
 from mel_ray.policy.model import Microbatch, PolicyModel, collate
 from mel_ray.policy.policy_settings import PolicySettings, Rendezvous
 from mel_ray.policy.recorder import StepRecorder
-from mel_ray.policy.statistics import StepMeasures
-from mel_ray.records.arrays import Floats
+from mel_ray.policy.statistics import Same, StepMeasures
 from mel_ray.records.step import OptimizerStep, TrainSettings
+from mel_ray.records.trajectory import Floats
 from mel_ray.weights.parameters import BUCKET_BYTES, ParameterMeta, buckets
 
 

@@ -5,12 +5,11 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
-from mel_ray.records.arrays import Floats
 from mel_ray.records.evaluation import Answered, Benchmark
 from mel_ray.records.reports import EvalReport, StepReport, UpdateReport
 from mel_ray.records.row import Ref, Row
 from mel_ray.records.step import OptimizerStep, Shards, TrainSettings
-from mel_ray.records.trajectory import Group, Prompt, Sampling
+from mel_ray.records.trajectory import Floats, Group, Prompt, Sampling
 
 
 class Data(Protocol):

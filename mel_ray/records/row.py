@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import blake2b
 
-from mel_ray.records.arrays import Floats
 from mel_ray.records.experience import Draft, DraftState
 from mel_ray.records.ledger import DraftFate, Ledger, TrajectoryFate
-from mel_ray.records.trajectory import FinishReason, Group
+from mel_ray.records.trajectory import FinishReason, Floats, Group
 from mel_ray.records.verdict import Verdict
 
 Ref = Hashable  # a record in the object store; only pools and stores follow it

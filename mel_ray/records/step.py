@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from mel_ray.records.arrays import Floats, Mask, TokenIds, frozen
 from mel_ray.records.row import Row
+from mel_ray.records.trajectory import Floats, Mask, TokenIds, frozen
 
 Surrogate = Literal["clipped", "sequence_clipped", "cispo", "logprob"]
 KlEstimator = Literal["k1", "k2", "k3"]

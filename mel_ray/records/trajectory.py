@@ -3,11 +3,37 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from mel_ray.records.arrays import Floats, Mask, TokenIds, Versions, frozen
+TokenIds = NDArray[np.int32]
+Versions = NDArray[np.int32]
+Floats = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+
+def frozen(values: ArrayLike, dtype: Any) -> NDArray[Any]:
+    """A contiguous, read-only, one-dimensional array; a read-only input of the right type is not copied.
+
+    Raises:
+        ValueError: the values are not one-dimensional.
+    """
+    array = np.ascontiguousarray(values, dtype=dtype)
+    if array.ndim != 1:
+        raise ValueError(f"expected one dimension, got shape {array.shape}")
+    if array.flags.writeable:
+        array = array.copy() if array is values else array
+        array.flags.writeable = False
+    return array
+
+
+def derive_seed(run_seed: int, *parts: str | int) -> int:
+    """A seed in [0, 2^31) from the run's seed and what is drawn, e.g. (step, question id, "rollout", index)."""
+    text = "\x1f".join(map(str, (run_seed, *parts)))
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") >> 33
 
 
 class FinishReason(StrEnum):

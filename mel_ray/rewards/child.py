@@ -16,8 +16,7 @@ from typing import Any
 
 from mel_ray.rewards.extract import extract_answer
 from mel_ray.rewards.functions import Response, RewardFunction, call_function, load_function
-from mel_ray.rewards.limits import too_large
-from mel_ray.rewards.math_answer import equivalent
+from mel_ray.rewards.math_answer import equivalent, too_large
 
 MEMORY_BYTES = 4 << 30
 CPU_SECONDS = 24 * 3600

@@ -15,17 +15,51 @@ from typing import Any
 
 import ray
 
-from mel_ray.actors.handles import Handle
-from mel_ray.actors.process import CPU_ENGINE_ENV, ENGINE_ENV, runtime_env
-from mel_ray.actors.waiting import PoolError
+from mel_ray.actors.handles import Handle, PoolError
+from mel_ray.actors.process import CPU_ENGINE_ENV, ENGINE_ENV, redirect_output, runtime_env
 from mel_ray.config.cluster import DeadlineConfig
 from mel_ray.config.plan import PoolPlan
 from mel_ray.config.schema import ClusterConfig, ModelConfig
+from mel_ray.data.chat import ChatTokenizer
 from mel_ray.records import ports
-from mel_ray.records.row import Row
-from mel_ray.records.trajectory import Prompt, Sampling
-from mel_ray.rollout.engine_actor import EngineActor
-from mel_ray.rollout.engine_settings import EngineSettings
+from mel_ray.records.row import Row, rows_of_group
+from mel_ray.records.trajectory import Group, Prompt, Sampling
+from mel_ray.rollout.vllm_engine import EngineSettings, VllmEngine
+
+
+class EngineActor:
+    """One vLLM engine with the tokenizer that turns its tokens into text."""
+
+    def __init__(self, settings: EngineSettings, model: ModelConfig, log: Path | None) -> None:
+        redirect_output(log)
+        tokenizer = ChatTokenizer(settings.model, model)
+        self._engine = VllmEngine(settings, tokenizer.decode, tokenizer.stop_ids)
+
+    async def ready(self) -> dict[str, Any]:
+        return self._engine.describe()
+
+    async def generate(self, prompt: Prompt, sampling: Sampling) -> tuple[Group, tuple[Row, ...]]:
+        """Y ~ pi(. | x): the group for the object store, and its rows for the driver."""
+        group = Group(prompt, await self._engine.sample(prompt.token_ids, sampling))
+        return group, rows_of_group(group)
+
+    async def connect_weights(self, info: dict[str, Any]) -> None:
+        await self._engine.connect_weights(info)
+
+    async def disconnect_weights(self) -> None:
+        await self._engine.disconnect_weights()
+
+    async def begin_update(self) -> None:
+        await self._engine.begin_update()
+
+    async def receive(self, info: dict[str, Any]) -> None:
+        await self._engine.receive(info)
+
+    async def finish_update(self, version: int) -> str:
+        return await self._engine.finish_update(version)
+
+    async def take_busy_seconds(self) -> float:
+        return self._engine.take_busy_seconds()
 
 
 class Engine:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mel_ray.records.ports import ObjectStore
 from mel_ray.records.row import Ref, Row, attempts, drafts
-from mel_ray.records.seeds import derive_seed
+from mel_ray.records.trajectory import derive_seed
 from mel_ray.run.folder import RunFolder
 from mel_ray.run.store import EXPERIENCE_SCHEMA, TRAJECTORY_SCHEMA, experience_row, trajectory_row, write_rows
 

@@ -5,10 +5,9 @@ from typing import Any
 
 from mel_ray.run.console import is_score
 from mel_ray.run.folder import RunFolder, write_json
-from mel_ray.run.metrics_file import read_metrics
+from mel_ray.run.metrics_file import read_metrics, step_rows, summarise
 from mel_ray.run.report import write_report
 from mel_ray.run.store import read_experiences
-from mel_ray.run.summary import step_rows, summarise
 
 
 def experience_text(row: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from vllm.distributed.weight_transfer.base import WeightTransferEngine
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-from mel_ray.weights.checksum import combined_checksum
+from mel_ray.weights.parameters import combined_checksum
 from mel_ray.weights.registry import TRANSPORTS
 from mel_ray.weights.sender import tapped
 

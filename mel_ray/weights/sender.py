@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mel_ray.weights.checksum import tensor_checksum
-from mel_ray.weights.parameters import ParameterMeta, dense_update_info
+from mel_ray.weights.parameters import ParameterMeta, dense_update_info, tensor_checksum
 
 NamedTensors = Iterable[tuple[str, Tensor]]
 

@@ -20,7 +20,7 @@ MAY = {
     "actors": {"records", "config"},
     "data": {"records", "config"},
     "weights": {"records", "config", "actors"},
-    **{room: BELOW_POOLS for room in POOL_ROOMS},
+    **dict.fromkeys(POOL_ROOMS, BELOW_POOLS),
     "run": {"records", "config"},
     "evaluation": {"records", "config", "run"},
     "driver": {"records", "config", "policy", "mel"},  # their pure functions alone
@@ -29,7 +29,7 @@ MAY = {
 }
 COMMANDS = ("main.py", "evaluate.py", "report.py", "experiences.py", "rewards/score.py", "data/inspect.py")
 LIBRARIES = {
-    "ray": ("*_actor.py", "*_pool.py", "actors/*.py", "driver/wiring.py", "run/ray_sink.py"),
+    "ray": ("*_pool.py", "actors/*.py", "driver/wiring.py", "run/ray_sink.py"),
     "vllm": ("rollout/vllm_engine.py", "weights/receiver.py", "weights/*/receiver.py", "weights/nccl/sender.py"),
     "deepspeed": ("policy/zero3.py",),
     "wandb": ("run/wandb_sink.py",),
@@ -119,7 +119,7 @@ def test_the_driver_reaches_actors_through_ports_only():
         if room_of(module) == "driver":
             for target in closure(module):
                 path = path_of(target)
-                assert not path.endswith(("_actor.py", "_pool.py", "zero3.py")), f"{module} reaches {target}"
+                assert not path.endswith(("_pool.py", "zero3.py")), f"{module} reaches {target}"
 
 
 @pytest.mark.parametrize("module", sorted(name for name in MODULES if path_of(name) in COMMANDS))

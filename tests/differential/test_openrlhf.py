@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from mel_ray.policy.kl import kl_estimate
+from mel_ray.policy.loss import kl_estimate
 from mel_ray.records.step import LossSettings
 from tests.differential.batches import SEEDS, assert_same, make_batch, ours
 

@@ -11,8 +11,8 @@ from mel_ray.policy.algorithms.batch_whitened import batch_whitened
 from mel_ray.policy.algorithms.group_centred import group_centred
 from mel_ray.policy.algorithms.group_standardised import group_standardised
 from mel_ray.policy.algorithms.leave_one_out import leave_one_out
-from mel_ray.policy.kl import kl_estimate
-from mel_ray.policy.penalty import kl_penalty_to_go
+from mel_ray.policy.loss import kl_estimate
+from mel_ray.policy.rows import kl_penalty_to_go
 from mel_ray.records.step import LossSettings
 from tests.differential.batches import SEEDS, WIDTH, assert_same, make_batch, ours
 

@@ -17,12 +17,11 @@ from mel_ray.driver.state import RunState
 from mel_ray.mel.memory import Memory
 from mel_ray.policy.batch import rows_in
 from mel_ray.policy.sequences import train_sequence
-from mel_ray.records.arrays import Floats
 from mel_ray.records.experience import DraftState
 from mel_ray.records.reports import UpdateReport
 from mel_ray.records.row import Row, RowKind, row_of_draft, rows_of_group
 from mel_ray.records.step import OptimizerStep, Shards, TrainSequence, TrainSettings
-from mel_ray.records.trajectory import Group, Prompt, Sampling
+from mel_ray.records.trajectory import Floats, Group, Prompt, Sampling
 from tests.unit.builders import FakeStore, config_of, draft, judged, prompt, trajectory
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mel_ray.driver.guard import ENOUGH, WINDOW, FailureGuard, VerifierFailure
+from mel_ray.driver.loop import ENOUGH, WINDOW, FailureGuard, VerifierFailure
 from tests.unit.builders import exploration, proven
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mel_ray.actors.waiting import PoolError
+from mel_ray.actors.handles import PoolError
 from mel_ray.config.load import compose_config
 from mel_ray.config.plan import make_plan
 from mel_ray.data.chat import ChatTokenizer
@@ -27,7 +27,7 @@ from mel_ray.records.row import Row, rows_of_group
 from mel_ray.records.step import OptimizerStep, TrainSettings
 from mel_ray.records.trajectory import FinishReason, Group, Prompt, Sampling, Trajectory
 from mel_ray.records.verdict import Outcome, Verdict
-from mel_ray.rewards.verifier_actor import VerifierPool
+from mel_ray.rewards.verifier_pool import VerifierPool
 from mel_ray.rollout.engine_pool import Engine
 from tests.pools.processes import processes_using, sockets, threads
 from tests.pools.rewards import SECONDS

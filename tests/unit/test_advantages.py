@@ -12,7 +12,7 @@ from mel_ray.policy.algorithms.batch_whitened import batch_whitened, token_momen
 from mel_ray.policy.algorithms.group_centred import group_centred
 from mel_ray.policy.algorithms.group_standardised import group_standardised
 from mel_ray.policy.algorithms.leave_one_out import leave_one_out
-from mel_ray.policy.kl import kl_estimate
+from mel_ray.policy.loss import kl_estimate
 from mel_ray.policy.registry import AGGREGATIONS, ALGORITHMS
 from mel_ray.policy.rows import rows_of, score
 from tests.unit.builders import exploration, small_config, with_options

@@ -10,14 +10,13 @@ import yaml
 from mel_ray.config.checks import find_problems, find_resource_problems
 from mel_ray.config.keys import all_keys, defaults, keys_text, known_keys
 from mel_ray.config.load import compose_config, continued_config, to_yaml, validate
-from mel_ray.config.machine import Machine
-from mel_ray.config.plan import disk_bytes, make_plan
+from mel_ray.config.plan import Machine, disk_bytes, make_plan
 from mel_ray.config.schema import Config, ModelConfig, SourceConfig
 from mel_ray.config.templates import CONF_DIR, load_template
 from mel_ray.driver.state import RunState
 from mel_ray.mel.registry import PAIR_CHOICES
+from mel_ray.policy.policy_settings import experience_weight, learning_rate
 from mel_ray.policy.registry import AGGREGATIONS, ALGORITHMS
-from mel_ray.policy.schedule import experience_weight, learning_rate
 from mel_ray.records.problem import ConfigError, Problem
 from mel_ray.rewards.registry import RULES
 from mel_ray.weights.registry import TRANSPORTS

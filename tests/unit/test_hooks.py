@@ -10,7 +10,7 @@ from mel_ray.policy.hooks.gradient_split import GradientSplit
 from mel_ray.policy.hooks.hook import Hook, norms_and_cosine
 from mel_ray.policy.hooks.reptile import Reptile
 from mel_ray.policy.hooks.separate import Separate
-from mel_ray.policy.measures import Same
+from mel_ray.policy.statistics import Same
 from mel_ray.records.step import OptimizerStep, TrainSettings
 
 NO_ROWS = ((),)

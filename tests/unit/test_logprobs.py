@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mel_ray.policy.logprobs import chunked_logprobs
+from mel_ray.policy.model import chunked_logprobs
 
 
 @pytest.mark.parametrize("pieces", [1, 2, 7, 12])

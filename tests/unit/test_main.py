@@ -9,8 +9,7 @@ from mel_ray.config.load import compose_config, to_yaml
 from mel_ray.driver.state import FILE, RunState
 from mel_ray.records.ledger import Ledger
 from mel_ray.records.problem import ConfigError
-from mel_ray.run.folder import FORMAT
-from mel_ray.run.opening import open_run
+from mel_ray.run.folder import FORMAT, open_run
 
 WEIGHT_BYTES = 1000
 

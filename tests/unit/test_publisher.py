@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from mel_ray.weights.checksum import combined_checksum, tensor_checksum
-from mel_ray.weights.parameters import ParameterMeta, buckets, dense_update_info
+from mel_ray.weights.parameters import ParameterMeta, buckets, combined_checksum, dense_update_info, tensor_checksum
 from mel_ray.weights.publisher import DamagedWeights, WeightPublisher
 from mel_ray.weights.registry import TRANSPORTS, transport_of
 from mel_ray.weights.sender import make_sender, tapped

@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mel_ray.records.arrays import frozen
 from mel_ray.records.experience import Draft, DraftState
 from mel_ray.records.ledger import DraftFate, Ledger, TrajectoryFate
 from mel_ray.records.row import (
@@ -19,9 +18,8 @@ from mel_ray.records.row import (
     row_of_draft,
     rows_of_group,
 )
-from mel_ray.records.seeds import derive_seed
 from mel_ray.records.step import OptimizerStep, TrainSequence
-from mel_ray.records.trajectory import Group, Prompt
+from mel_ray.records.trajectory import Group, Prompt, derive_seed, frozen
 from tests.unit.builders import draft, draft_row, exploration, prompt, trajectory, turns
 
 

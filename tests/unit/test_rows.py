@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from mel_ray.mel.lesson import lessons_of
 from mel_ray.policy.batch import settle_fates
-from mel_ray.policy.penalty import kl_penalty_to_go
 from mel_ray.policy.rows import (
     Lessons,
     advantage_spread,
     decide,
+    kl_penalty_to_go,
     overlong_penalty,
     rows_of,
     score,

@@ -7,10 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mel_ray.policy.loss import joint_loss
-from mel_ray.policy.measures import Max, Same, Sum
 from mel_ray.policy.model import collate
 from mel_ray.policy.recorder import StepRecorder
-from mel_ray.policy.statistics import StepMeasures, merge_ranks, update_metrics
+from mel_ray.policy.statistics import Max, Same, StepMeasures, Sum, merge_ranks, update_metrics
 from mel_ray.records.step import LossSettings, TrainSequence
 from tests.unit.toy_model import toy_policy
 

@@ -9,10 +9,10 @@ from typing import Protocol
 
 import numpy as np
 
-from mel_ray.records.arrays import Floats
 from mel_ray.records.ledger import TrajectoryFate
 from mel_ray.records.problem import Problem
 from mel_ray.records.row import Credit, Ref, Row
+from mel_ray.records.trajectory import Floats
 
 Rewards = Sequence[float | None]  # None: the verifier could not judge it
 Groups = Sequence[Sequence[Row]]  # attempts with their rewards, by question

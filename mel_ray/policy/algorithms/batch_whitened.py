@@ -16,8 +16,8 @@ from mel_ray.policy.algorithms.algorithm import (
     spread,
 )
 from mel_ray.policy.algorithms.group_centred import group_centred
-from mel_ray.records.arrays import Floats
 from mel_ray.records.row import Credit, Row
+from mel_ray.records.trajectory import Floats
 
 
 class BatchWhitened(Algorithm):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from mel_ray.policy.algorithms.algorithm import GroupAlgorithm, Rewards, has_contrast, judged, spread
-from mel_ray.records.arrays import Floats
+from mel_ray.records.trajectory import Floats
 
 
 class LeaveOneOut(GroupAlgorithm):

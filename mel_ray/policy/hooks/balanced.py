@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from mel_ray.policy.hooks.gradient_split import GradientSplit, compared
 from mel_ray.policy.hooks.hook import Rank
-from mel_ray.policy.measures import Measure
+from mel_ray.policy.statistics import Measure
 from mel_ray.records.step import OptimizerStep
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from mel_ray.policy.hooks.hook import Hook, Rank, norms_and_cosine
-from mel_ray.policy.measures import Measure, Same
+from mel_ray.policy.statistics import Measure, Same
 from mel_ray.records.step import OptimizerStep
 
 

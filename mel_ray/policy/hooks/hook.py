@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from mel_ray.policy.measures import Measure
+from mel_ray.policy.statistics import Measure
 from mel_ray.records.step import OptimizerStep, TrainSettings
 
 

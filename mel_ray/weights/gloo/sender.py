@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mel_ray.weights.checksum import combined_checksum
-from mel_ray.weights.parameters import ParameterMeta, buckets
+from mel_ray.weights.parameters import ParameterMeta, buckets, combined_checksum
 from mel_ray.weights.sender import NamedTensors, WeightSender, tapped
 
 TIMEOUT = timedelta(seconds=300)

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from mel_ray.weights.checksum import combined_checksum
-from mel_ray.weights.parameters import ParameterMeta
+from mel_ray.weights.parameters import ParameterMeta, combined_checksum
 from mel_ray.weights.sender import NamedTensors, WeightSender, tapped
 
 

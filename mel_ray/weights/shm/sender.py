@@ -7,8 +7,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from mel_ray.weights.checksum import combined_checksum, tensor_checksum
-from mel_ray.weights.parameters import ParameterMeta
+from mel_ray.weights.parameters import ParameterMeta, combined_checksum, tensor_checksum
 from mel_ray.weights.sender import NamedTensors, WeightSender
 
 

@@ -24,8 +24,7 @@ from mel_ray.mel.writer import Sample, Writer
 from mel_ray.records.experience import Draft
 from mel_ray.records.ports import Lender, Sampler
 from mel_ray.records.row import Row, RowKind, correct, incorrect, row_of_draft, rows_of_group
-from mel_ray.records.seeds import derive_seed
-from mel_ray.records.trajectory import Group, Prompt, Sampling
+from mel_ray.records.trajectory import Group, Prompt, Sampling, derive_seed
 
 Drafts = tuple[Draft, ...]
 
