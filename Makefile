@@ -31,7 +31,7 @@ golden: setup ## a few fixed-seed runs against tests/golden/golden.json, to the 
 	@$(RUN) -m tests.golden.golden $(ARGS)
 
 unit: setup ## unit, driver and architecture tests
-	@$(RUN) -m pytest tests/unit tests/driver tests/arch $(ARGS)
+	@$(RUN) -m pytest -n auto tests/unit tests/driver tests/arch $(ARGS)
 
 lint: setup ## formatting and lint
 	@$(RUN) -m ruff format --check mel_ray tests benchmarks

@@ -82,7 +82,7 @@ def test_a_context_that_does_not_fit_is_never_sampled():
         (FakeSampler("Heuristic: none"), DraftState.PARSE_FAILURE, "section 'Bifurcation:' is missing"),
         (FakeSampler(GOOD.replace("multiply first", "answer 23")), DraftState.LEAKED_ANSWER, ""),
     ],
-    ids=lambda value: str(value),
+    ids=["truncated", "parse failure", "leaked answer"],
 )
 def test_a_draft_that_is_rejected_keeps_what_was_written(sample, state, reason):
     draft = drafted(sample)
