@@ -1,4 +1,4 @@
-"""The training loop: one verb a line."""
+"""The training loop: one verb a line; what it leaves behind; and the guard that stops it when the verifier fails."""
 
 from collections import deque
 from collections.abc import Sequence

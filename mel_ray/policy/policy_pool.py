@@ -1,4 +1,4 @@
-"""The policy pool: all ZeRO-3 ranks as one.
+"""The policy pool: one actor a ZeRO-3 rank, and all ranks as one.
 
 Consumes optimizer steps made of rows, produces metrics, logprobs and weights. All ranks run in step; the pool waits for
 all of them.

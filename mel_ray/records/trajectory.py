@@ -1,4 +1,7 @@
-"""Questions and what the policy sampled for them."""
+"""Questions, what the policy sampled for them, and with which seeds.
+
+Arrays are read-only: what travels between pools is shared, so nobody may write to it.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

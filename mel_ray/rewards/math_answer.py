@@ -3,6 +3,10 @@ r"""Whether two mathematical answers are the same: an exact fast path, then Math
 The fast path reads integers, decimals, fractions, thousands separators, percent, degrees and `\text` units as
 exact rationals. It decides only what Math-Verify would decide the same way (a test holds it to that on
 thousands of pairs): Math-Verify rounds to six decimals, so rationals that differ by little are left to it.
+
+Expressions that are too large to evaluate (power towers, huge exponents and factorials, sums over huge ranges) are
+recognised by their text, so that no process must be killed for them. What slips through still meets the child's
+deadline.
 """
 
 import logging

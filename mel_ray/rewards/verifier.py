@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from mel_ray.records.verdict import Outcome, Verdict
-from mel_ray.rewards.rules import MAX_RESPONSE
+from mel_ray.rewards.extract import MAX_RESPONSE
 
 START_SECONDS = 60.0
 SELF_TEST = (("so \\boxed{12}", "12", "correct"), ("\\boxed{\\frac{1}{2}}", "0.5", "correct"),

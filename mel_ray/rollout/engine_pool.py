@@ -1,4 +1,4 @@
-"""The rollout pool: a set of engines, lent to those who sample, the least loaded one first.
+"""The rollout pool: one actor an engine, lent to those who sample, the least loaded one first.
 
 Consumes prompts, produces rows whose groups are in the object store. A call waits for its own completions only, so the
 questions of one step share the engine's continuous batch with each other and with the experience pool's requests. An
@@ -109,7 +109,7 @@ class EnginePool:
         self, plan: PoolPlan, settings: EngineSettings, model: ModelConfig, cluster: ClusterConfig, logs: Path | None
     ) -> None:
         self._plan, self._settings, self._model, self._cluster, self._logs = plan, settings, model, cluster, logs
-        self._room = asyncio.Condition()
+        self._turn, self._room = asyncio.Lock(), asyncio.Condition()
         self._since = time.monotonic()
         self.engines = [self._start(index) for index in range(plan.actors)]
 
@@ -130,8 +130,11 @@ class EnginePool:
 
     @asynccontextmanager
     async def lease(self, sequences: int) -> AsyncIterator[Engine]:
-        """The least loaded engine, once it has room for as many sequences (or has nothing to do at all)."""
-        async with self._room:
+        """The least loaded engine, once it has room for as many sequences (or has nothing to do at all).
+
+        First come, first served: while one waits for room, those who came later wait for their turn.
+        """
+        async with self._turn, self._room:
             await self._room.wait_for(lambda: self._has_room(self._least_loaded(), sequences))
             engine = self._least_loaded()
             engine.running += sequences

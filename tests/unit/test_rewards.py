@@ -12,11 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mel_ray.records.verdict import Outcome
-from mel_ray.rewards.extract import extract_answer
+from mel_ray.rewards.extract import extract_answer, last_boxed
 from mel_ray.rewards.functions import Judgement, load_function
 from mel_ray.rewards.math_answer import decided_exactly, equivalent, exact_number, too_large
 from mel_ray.rewards.registry import RULES
-from mel_ray.rewards.rules import last_boxed
 from mel_ray.rewards.verifier import Verifier, VerifierSettings
 
 DEADLINE = 1.0

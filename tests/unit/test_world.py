@@ -10,7 +10,7 @@ from mel_ray.data.model_folder import EMBEDDED
 from mel_ray.data.world import corpus, problems
 from mel_ray.data.world.family import route
 from mel_ray.mel.parsing import ParseFailure, parse_experience
-from mel_ray.rewards.rules import last_boxed
+from mel_ray.rewards.extract import last_boxed
 
 
 def test_routes_are_worked_line_by_line():
