@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# An environment of its own for benchmarks/vs_trl.py: TRL's requirements do not fit beside vLLM's.
+# An environment of its own for benchmarks/vs_trl.py: TRL's requirements conflict with vLLM's.
 set -euo pipefail
 venv=${1:-.venv-trl}
 python=${PYTHON:-python3}

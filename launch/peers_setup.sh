@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The environment of the differential tests: peers whose loss imports without a GPU, beside nothing of ours but its pure parts.
+# The environment of the differential tests: peers whose loss imports without a GPU, and only the pure parts of ours.
 set -euo pipefail
 venv=${1:-.venv-peers}
 python=${PYTHON:-python3}

@@ -3,7 +3,7 @@ where the log is.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
@@ -45,22 +45,15 @@ def _explain(error: BaseException, label: str, seconds: float, log: Path | None)
     return PoolError(f"{label}: {type(error).__name__}: {error}.{where}", log)
 
 
-async def settle(refs: Any, label: str, seconds: float, log: Path | None = None) -> Any:
-    """Await one ref, or a sequence of refs together, for at most `seconds`.
+async def settle(ref: Any, label: str, seconds: float, log: Path | None = None) -> Any:
+    """Await an answer for at most `seconds`.
 
     Raises:
         PoolError: naming `label`, the cause, and the last lines of `log` if the actor died.
     """
-
-    async def one(ref: ray.ObjectRef) -> Any:
-        return await ref
-
-    many = isinstance(refs, Sequence)
     try:
         async with asyncio.timeout(seconds):
-            if many:
-                return await asyncio.gather(*map(one, refs))
-            return await one(refs)
+            return await ref
     except (TimeoutError, RayError) as error:
         raise _explain(error, label, seconds, log) from error
 

@@ -4,8 +4,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-# Without these, vLLM compiles for seconds at the first logprobs and two
-# engines pin themselves to the same core.
 COMMON_ENV = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -16,6 +14,7 @@ COMMON_ENV = {
     "PYTHONWARNINGS": "ignore",
 }
 ENGINE_ENV = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
+# Without these, vLLM compiles for seconds at the first logprobs, and two engines pin themselves to the same core.
 CPU_ENGINE_ENV = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCHDYNAMO_DISABLE": "1"}
 CPU_POLICY_ENV = {"DS_ACCELERATOR": "cpu", "TORCHDYNAMO_DISABLE": "1"}
 

@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from mel_ray.cli.app import EXIT_CODES, asks_for_help
 from mel_ray.config.checks import find_problems, find_resource_problems
-from mel_ray.config.load import compose_config
+from mel_ray.config.load import compose_config, continued_config
 from mel_ray.config.plan import make_plan, this_machine
 from mel_ray.config.schema import AlgorithmConfig, Config
 from mel_ray.data.prepare import Prepared, prepare
@@ -13,6 +14,7 @@ from mel_ray.mel.writer import abstraction_prompt
 from mel_ray.policy.registry import ALGORITHMS
 from mel_ray.records.problem import ConfigError, Problem
 from mel_ray.rewards.functions import load_function
+from mel_ray.run.folder import RunFolder, find_run_problems
 
 
 def checked_and_prepared(config: Config, with_training_data: bool = True) -> Prepared:
@@ -22,6 +24,8 @@ def checked_and_prepared(config: Config, with_training_data: bool = True) -> Pre
         ConfigError: with all of them. A cluster's resources (RAY_ADDRESS) are checked once it is connected.
     """
     problems = [*find_problems(config), *_reward_problems(config)]
+    if with_training_data:
+        problems += find_run_problems(config)
     if not os.environ.get("RAY_ADDRESS"):
         problems += find_resource_problems(config, this_machine())
     try:
@@ -41,6 +45,19 @@ def _reward_problems(config: Config) -> list[Problem]:
     except ValueError as error:
         return [Problem("reward.function", config.reward.function, str(error), "see docs/rewards.md")]
     return []
+
+
+def requested_config(overrides: Sequence[str]) -> Config:
+    """The configuration asked for; a run that continues starts from its stored one.
+
+    Raises:
+        ConfigError: an override, key or value is wrong.
+    """
+    config = compose_config(overrides)
+    stored = RunFolder(Path(config.run.dir) / str(config.run.name)).config
+    if config.run.name and config.run.resume == "auto" and stored.exists():
+        return continued_config(stored, overrides)
+    return config
 
 
 HELP = f"""\
@@ -65,7 +82,7 @@ def check(arguments: Sequence[str]) -> None:
     if asks_for_help(arguments):
         print(HELP)
         return
-    config = compose_config(arguments)
+    config = requested_config(arguments)
     print(plan_text(config))
     print(prompts_text(config, checked_and_prepared(config)))
     print("no problems found")

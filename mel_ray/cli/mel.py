@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -85,6 +86,9 @@ def mel(arguments: Sequence[str]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code of `mel` with these arguments, by default those of the process."""
+    # As under `python -m`, so that reward.function=mine:f finds mine.py in this folder.
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
     return run_command(mel, sys.argv[1:] if arguments is None else arguments)
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mel_ray.cli.app import EXIT_CODES, INTERRUPTED, Ended, asks_for_help, failed, heed_signals
-from mel_ray.cli.check import check, checked_and_prepared
-from mel_ray.config.load import compose_config, continued_config, to_yaml
+from mel_ray.cli.check import check, checked_and_prepared, requested_config
+from mel_ray.config.load import to_yaml
 from mel_ray.config.schema import Config
 from mel_ray.data.prepare import Prepared
 from mel_ray.driver.state import RunState
@@ -30,19 +30,6 @@ the trained model in export/. Without keys, the embedded model learns the embedd
 explains the keys. Ctrl-C ends a run with a complete folder.
 
 {EXIT_CODES}"""
-
-
-def requested_config(overrides: Sequence[str]) -> Config:
-    """The configuration asked for; a run that continues starts from its stored one.
-
-    Raises:
-        ConfigError: an override, key or value is wrong.
-    """
-    config = compose_config(overrides)
-    stored = RunFolder(Path(config.run.dir) / str(config.run.name)).config
-    if config.run.name and config.run.resume == "auto" and stored.exists():
-        return continued_config(stored, overrides)
-    return config
 
 
 def read_state(checkpoint: Path | None, config: Config) -> RunState:

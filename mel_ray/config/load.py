@@ -107,7 +107,8 @@ def _validation_problems(error: ValidationError) -> list[Problem]:
             remedy = _did_you_mean(detail["input"], detail["ctx"]["names"], otherwise="")
             problems.append(Problem(path, detail["input"], detail["msg"], remedy))
         else:
-            problems.append(Problem(path, detail.get("input"), detail["msg"][0].lower() + detail["msg"][1:]))
+            remedy = f"write it as [{detail['input']}]" if detail["type"] in ("tuple_type", "list_type") else ""
+            problems.append(Problem(path, detail.get("input"), detail["msg"][0].lower() + detail["msg"][1:], remedy))
     return problems
 
 

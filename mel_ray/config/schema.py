@@ -18,7 +18,7 @@ ExtractionRule = Annotated[str, NameIn("extraction rule", extraction_rules)]
 class RunConfig(Section):
     """The run, and the folder it is kept in."""
 
-    name: str | None = None
+    name: str | None = Field(None, coerce_numbers_to_str=True)
     """Name of the run's folder below run.dir; null makes up a fresh one."""
     dir: str = "runs"
     """Folder that holds all run folders."""

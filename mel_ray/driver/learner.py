@@ -42,20 +42,29 @@ class Learner:
         self.cfg, self.policy, self.memory, self.archive = cfg, policy, memory, archive
 
     async def learn(self, step: int, explored: Sequence[Explored]) -> Learned:
-        algorithm, settings = self.cfg.algorithm, self._settings(step)
-        rows = await self._with_penalty_logprobs(rows_of(explored))
-        rows = decide(score(rows, algorithm, self.cfg.rollout.max_tokens, self._penalties(rows)), algorithm)
-        lessons = self._lessons(rows, step)
-        minibatches = weigh(rows, lessons, self.cfg)
-        steps = await self._with_logprobs(self._steps(minibatches, step), settings)  # Eqs. 7, 9, 10
+        settings, rows = self._settings(step), rows_of(explored)
+        try:
+            rows, lessons, minibatches = await self._weighed(rows, step)
+            steps = await self._with_logprobs(self._steps(minibatches, step), settings)
+        except BaseException:
+            await self.archive.record(step, rows)  # nothing explored is lost
+            raise
         rows = settle_fates(rows, steps)
         recording = asyncio.create_task(self.archive.record(step, rows))
         try:
-            update = await self.policy.train(steps, settings)
+            update = await self.policy.train(steps, settings)  # Eqs. 7, 9, 10
         except BaseException:
-            await recording  # the texts are there: keep them
+            await recording
             raise
         return Learned(rows, lessons, len(minibatches), settings, update, recording)
+
+    async def _weighed(self, rows: list[Row], step: int) -> tuple[list[Row], Lessons, list[tuple[Row, ...]]]:
+        """Reward and credit, who takes part, what is internalised, and the weight of every token."""
+        algorithm = self.cfg.algorithm
+        rows = await self._with_penalty_logprobs(rows)
+        rows = decide(score(rows, algorithm, self.cfg.rollout.max_tokens, self._penalties(rows)), algorithm)
+        lessons = self._lessons(rows, step)
+        return rows, lessons, weigh(rows, lessons, self.cfg)
 
     def _settings(self, step: int) -> TrainSettings:
         algorithm, mel = self.cfg.algorithm, self.cfg.mel
@@ -158,10 +167,11 @@ class Learner:
 
     async def _logprobs(self, shards: Shards, of_reference: bool = False) -> LogprobsOf:
         """By reference and index of what was scored."""
-        scored = await self.policy.score(shards, of_reference)
-        return {
-            (row.ref, row.index): logprobs
-            for rank, found in zip(shards, scored, strict=True)
-            for microbatch, arrays in zip(rank, found, strict=True)
-            for row, logprobs in zip(microbatch, arrays, strict=True)
-        }
+        scored, found = await self.policy.score(shards, of_reference), {}
+        for rank, of_rank in zip(shards, scored, strict=True):
+            for microbatch, arrays in zip(rank, of_rank, strict=True):
+                for row, logprobs in zip(microbatch, arrays, strict=True):
+                    # A filler is a row's weightless copy in another microbatch: the row's own value counts.
+                    if row.has_weight or (row.ref, row.index) not in found:
+                        found[row.ref, row.index] = logprobs
+        return found

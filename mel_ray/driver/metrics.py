@@ -8,6 +8,7 @@ from mel_ray.driver.learner import Learned
 from mel_ray.policy.rows import advantage_spread
 from mel_ray.records.ledger import DraftFate, Ledger, TrajectoryFate
 from mel_ray.records.row import Row, attempts, correct, drafts, incorrect
+from mel_ray.records.trajectory import FinishReason
 from mel_ray.records.verdict import Outcome
 
 
@@ -57,7 +58,7 @@ def step_metrics(learned: Learned, ledger: Ledger, minibatches: int) -> dict[str
         "group/all_correct_share": _share(len(all_correct), len(groups)),
         "rollout/length_mean": _share(sum(lengths), len(lengths)),
         "rollout/length_max": float(max(lengths, default=0)),
-        "rollout/truncated_share": _share(sum(row.finish_reason == "length" for row in tried), len(tried)),
+        "rollout/truncated_share": _share(sum(row.finish_reason is FinishReason.LENGTH for row in tried), len(tried)),
         "mel/pairs": float(len(drafted)),
         "mel/parsed": float(sum(bool(draft.replays) for draft in drafted)),
         "mel/kept": float(kept),

@@ -1,22 +1,18 @@
-"""What a run must remember to continue.
-
-The one owner of steps done, data position, weight version, buffer and ledger.
-"""
+"""What a run must remember to continue: steps done, data position, weight version, ledger."""
 
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mel_ray.records.ledger import Ledger
-
-FILE = "driver.json"
+from mel_ray.records.reports import STATE_FILE
 
 
 @dataclass(slots=True)
 class RunState:
     """`step` is the last finished step; `position` the number of prompts taken by then; `version` that of the weights.
 
-    With a buffer of capacity 0 nothing is explored ahead, so there is no batch to remember. Readable at any time, also
+    The buffer has capacity 0, so there is no explored batch to remember. Readable at any time, also
     after an interruption: it changes when a step is complete.
     """
 
@@ -30,7 +26,7 @@ class RunState:
 
     def write(self, folder: Path) -> None:
         data = {"step": self.step, "position": self.position, "version": self.version, "ledger": self.ledger.as_dict()}
-        (folder / FILE).write_text(json.dumps(data))
+        (folder / STATE_FILE).write_text(json.dumps(data))
 
     @classmethod
     def read(cls, folder: Path) -> "RunState":
@@ -38,6 +34,6 @@ class RunState:
         Raises:
             ValueError, KeyError, OSError: the file is missing or damaged.
         """
-        data = json.loads((folder / FILE).read_text())
+        data = json.loads((folder / STATE_FILE).read_text())
         ledger = Ledger.from_dict(data["ledger"])
         return cls(data["step"], data["position"], data["version"], ledger)

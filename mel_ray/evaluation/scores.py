@@ -6,6 +6,7 @@ from math import comb
 import numpy as np
 
 from mel_ray.records.evaluation import Answered, QuestionResult
+from mel_ray.records.trajectory import FinishReason
 from mel_ray.records.verdict import Outcome
 
 RESAMPLES = 2000
@@ -75,7 +76,7 @@ def _over_answers(answers: Sequence[Answered]) -> dict[str, float]:
     reasons = [reason for answered in answers for reason in answered.finish_reasons]
     lengths = [length for answered in answers for length in answered.lengths]
     return {
-        "truncated": sum(reason == "length" for reason in reasons) / len(reasons),
+        "truncated": sum(reason is FinishReason.LENGTH for reason in reasons) / len(reasons),
         "no_answer": sum(outcome is Outcome.NO_ANSWER for outcome in outcomes) / len(outcomes),
         "failed": sum(outcome in (Outcome.TIMEOUT, Outcome.ERROR) for outcome in outcomes) / len(outcomes),
         "tokens_mean": sum(lengths) / len(lengths),

@@ -26,7 +26,7 @@ def _lesson(draft: Row, question: Row, mel: MelConfig) -> Row:
         return replace(
             replay, group=draft.group, context=question.ref, prompt_tokens=question.prompt_tokens, teaches=draft.sample
         )
-    lesson = draft
+    lesson = replace(draft, replays=())
     if mel.sections == "heuristics" and draft.heuristics is not None:
         first, end = draft.heuristics
         lesson = replace(lesson, span=draft.heuristics, trained_tokens=end - first)

@@ -56,4 +56,4 @@ class Memory:
 
 def _plain(row: Row, refs: dict[Ref | None, Ref | None]) -> Row:
     """A lesson with other references, and without what is not needed to train it again."""
-    return replace(row, ref=refs.get(row.ref), context=refs.get(row.context), replays=(), teaches=None)
+    return replace(row, ref=refs.get(row.ref), context=refs.get(row.context), teaches=None)

@@ -58,7 +58,7 @@ def sequence_ratio(log_ratios: Tensor, rows: Tensor) -> Tensor:
 def clipped(ratio: Tensor, advantages: Tensor, low: float, high: float, dual: float | None = None) -> Tensor:
     """min(rho A, clip(rho, 1 - low, 1 + high) A) (PPO, arXiv 1707.06347; MEL Eq. 10).
 
-    `dual` c > 1 bounds what a negative advantage can cost: max(that, c A) where A < 0 (dual clip, arXiv 1912.09729).
+    `dual` c > 1: where A < 0 the objective is at least c A, max(that, c A) (dual clip, arXiv 1912.09729).
     Failure case: without `dual`, a negative advantage with a large ratio has an unbounded gradient.
     """
     objective = torch.minimum(ratio * advantages, ratio.clamp(1.0 - low, 1.0 + high) * advantages)

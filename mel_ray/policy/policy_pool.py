@@ -1,4 +1,4 @@
-"""The policy pool: one actor a ZeRO-3 rank, and all ranks as one.
+"""The policy pool: one actor per ZeRO-3 rank, and all ranks as one.
 
 Consumes optimizer steps made of rows, produces metrics, logprobs and weights. All ranks run in step; the pool waits for
 all of them.
@@ -31,6 +31,7 @@ class PolicyActor:
     def __init__(self, settings: PolicySettings, log: Path | None) -> None:
         redirect_output(log)
         self._settings = settings
+        self._sender: Any = None  # a WeightSender, once it is open
 
     def address(self) -> tuple[str, int]:
         """This node's address and a free port on it."""
@@ -78,7 +79,9 @@ class PolicyActor:
         self._sender.clean_up()
 
     def close_sender(self) -> None:
-        self._sender.close()
+        if self._sender is not None:
+            self._sender.close()
+            self._sender = None
 
     def save(self, folder: Path) -> None:
         self._policy.save(folder)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from mel_ray.config.schema import AlgorithmConfig, Config, MelConfig
+from mel_ray.policy.registry import ALGORITHMS
 from mel_ray.records.step import LossSettings
 
 
@@ -43,7 +44,7 @@ class PolicySettings:
             weight_decay=algorithm.weight_decay,
             betas=algorithm.betas,
             max_grad_norm=algorithm.max_grad_norm,
-            has_reference=algorithm.kl.coefficient > 0,
+            has_reference=ALGORITHMS[algorithm.advantage].needs_reference(algorithm),
             has_slow_weights=config.mel.enabled and config.mel.reptile.every > 0,
         )
 
@@ -70,7 +71,7 @@ def loss_settings(algorithm: AlgorithmConfig) -> LossSettings:
         importance_mode=algorithm.importance_mode,
         kl_estimator=kl.estimator,
         kl_coefficient=kl.coefficient if kl.where == "loss" else 0.0,
-        needs_reference=kl.coefficient > 0,
+        needs_reference=ALGORITHMS[algorithm.advantage].needs_reference(algorithm),
         entropy_coefficient=algorithm.entropy_coefficient,
     )
 

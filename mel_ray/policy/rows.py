@@ -15,7 +15,7 @@ from mel_ray.policy.registry import AGGREGATIONS, ALGORITHMS
 from mel_ray.records.ledger import TrajectoryFate
 from mel_ray.records.row import Explored, Row, RowKind
 from mel_ray.records.step import KlEstimator
-from mel_ray.records.trajectory import Floats
+from mel_ray.records.trajectory import FinishReason, Floats
 from mel_ray.records.verdict import Outcome
 
 
@@ -140,7 +140,7 @@ def decide(rows: Sequence[Row], algorithm: AlgorithmConfig) -> list[Row]:
 def _unusable(row: Row, algorithm: AlgorithmConfig) -> TrajectoryFate | None:
     if row.verdict and row.verdict.outcome in _UNJUDGED:
         return _UNJUDGED[row.verdict.outcome]
-    return TrajectoryFate.TRUNCATED if algorithm.mask_truncated and row.finish_reason == "length" else None
+    return TrajectoryFate.TRUNCATED if algorithm.mask_truncated and row.finish_reason is FinishReason.LENGTH else None
 
 
 def weigh(rows: Sequence[Row], lessons: Lessons, config: Config) -> list[tuple[Row, ...]]:

@@ -1,4 +1,4 @@
-"""What a rank measures in an optimizer step, and the metrics that come of all ranks' measurements."""
+"""What a rank measures in an optimizer step, and the metrics computed from all ranks' measurements."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

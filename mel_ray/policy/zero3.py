@@ -131,6 +131,8 @@ class Zero3Policy:
         self, steps: Sequence[tuple[OptimizerStep, Sequence[Microbatch]]], settings: TrainSettings
     ) -> list[StepMeasures]:
         """All optimizer steps of a batch, each with this rank's microbatches, `settings.epochs` times over."""
+        if settings.slow_rate is not None and not self._settings.has_slow_weights:
+            raise RuntimeError("this policy keeps no slow weights")
         hooks = [GradientSplit(), Balanced(), *self._lasting_hooks]
         result = []
         for _ in range(settings.epochs):

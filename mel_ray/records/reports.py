@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from mel_ray.records.ledger import Ledger
 
+STATE_FILE = "driver.json"  # the driver's state; a checkpoint that has it is complete
+
 
 @dataclass(frozen=True, slots=True)
 class UpdateReport:

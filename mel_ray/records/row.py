@@ -36,7 +36,7 @@ class Row:
     trained_tokens: int  # of these, under the mask
     finish_reason: FinishReason
     versions: tuple[int, int]  # the oldest and the newest weights that sampled it
-    digest: str = ""  # equal for equal tokens; empty where nobody asked
+    digest: str = ""  # equal for equal tokens
     ref: Ref | None = None
 
     # what was found out about it

@@ -1,8 +1,8 @@
-"""The rollout pool: one actor an engine, lent to those who sample, the least loaded one first.
+"""The rollout pool: one actor per engine, lent to those who sample, the least loaded one first.
 
 Consumes prompts, produces rows whose groups are in the object store. A call waits for its own completions only, so the
 questions of one step share the engine's continuous batch with each other and with the experience pool's requests. An
-engine is never handed more sequences than it can run at once; the rest waits here, where no deadline counts.
+engine is handed at most twice as many sequences as it can run at once; the rest waits here, where no deadline counts.
 """
 
 import asyncio
@@ -25,6 +25,8 @@ from mel_ray.records import ports
 from mel_ray.records.row import Row, rows_of_group
 from mel_ray.records.trajectory import Group, Prompt, Sampling
 from mel_ray.rollout.vllm_engine import EngineSettings, VllmEngine
+
+HANDED_OUT = 2  # times what an engine can run at once, so that it can fill every slot as soon as a sequence ends
 
 
 class EngineActor:
@@ -149,7 +151,7 @@ class EnginePool:
         return min(self.engines, key=lambda engine: engine.running)
 
     def _has_room(self, engine: Engine, sequences: int) -> bool:
-        return not engine.running or engine.running + sequences <= self._cluster.rollout.max_sequences
+        return not engine.running or engine.running + sequences <= HANDED_OUT * self._cluster.rollout.max_sequences
 
     async def restart(self, engine: ports.Engine) -> None:
         """Replace an engine that must not be used any more; the new one still needs weights."""

@@ -148,7 +148,7 @@ class InProcessHost:
                 for output in self._llm.step():
                     if output.finished:
                         self._resolve(self._waiting.pop(output.request_id), output, None)
-            except Exception as error:  # the engine is broken: all who wait must hear of it
+            except Exception as error:  # the engine is broken: every waiter must be told
                 waiting, self._waiting = self._waiting, {}
                 for entry in waiting.values():
                     self._resolve(entry, None, error)

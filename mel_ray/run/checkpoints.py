@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Protocol
 
 from mel_ray.records.ports import Saver
+from mel_ray.records.reports import STATE_FILE
 
-STATE_FILE = "driver.json"  # what makes a checkpoint complete
 LATEST = "latest"
 
 

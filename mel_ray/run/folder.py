@@ -157,22 +157,34 @@ def kind_of(config: Config) -> str:
     return "mel" if name == "grpo" else f"{name}-mel"
 
 
+def find_run_problems(config: Config) -> list[Problem]:
+    """Why a run of this name cannot be begun or continued; nothing is written."""
+    name, folder = config.run.name, RunFolder(Path(config.run.dir) / str(config.run.name))
+    if not name or not folder.config.exists():
+        return []
+    if config.run.resume == "never":
+        why = f"a run of this name exists in {config.run.dir}"
+        return [Problem("run.name", name, why, "choose another name, or continue it with run.resume=auto")]
+    try:
+        folder.require_format()
+    except RunFolderError as error:
+        return [Problem("run.name", name, str(error), "choose another name")]
+    return []
+
+
 def open_run(config: Config, weight_bytes: int) -> tuple[Config, RunFolder, Path | None]:
     """The run's folder, with the checkpoint to continue from if there is one; the configuration has its name.
 
     Raises:
         ConfigError: the name is taken, the folder is of another format, or it cannot be written.
     """
+    if problems := find_run_problems(config):
+        raise ConfigError(problems)
     directory = Path(config.run.dir)
     name = config.run.name or fresh_name(directory, f"{kind_of(config)}-seed{config.run.seed}")
     folder = RunFolder((directory / name).absolute())
     exists = folder.config.exists()
-    if exists and config.run.resume == "never":
-        raise ConfigError([Problem("run.name", name, f"a run of this name exists in {directory}",
-                                   "choose another name, or continue it with run.resume=auto")])  # fmt: skip
     try:
-        if exists:
-            folder.require_format()
         folder.prepare(disk_bytes(config, weight_bytes))
     except RunFolderError as error:
         raise ConfigError([Problem("run.dir", config.run.dir, str(error), "choose another run.dir")]) from error

@@ -76,7 +76,7 @@ def summarise(metrics_file: Path, status: str, seconds: float) -> dict[str, Any]
     rows = read_metrics(metrics_file)
     steps = step_rows(rows)
     ledger = sum((Ledger.from_dict(row["ledger"]) for row in steps), Ledger())
-    phases = ("time/explore", "time/train", "time/publish", "time/step")
+    phases = ("time/explore", "time/train", "time/publish", "time/archive", "time/step")
     return {
         "status": status,
         "steps": int(steps[-1]["step"]) if steps else 0,
@@ -85,7 +85,8 @@ def summarise(metrics_file: Path, status: str, seconds: float) -> dict[str, Any]
             benchmark: {str(step): scores for step, scores in by_step.items()}
             for benchmark, by_step in evaluation_table(rows).items()
         },
-        "seconds": {"session": round(seconds, 1)} | {p: round(sum(row[p] for row in steps), 1) for p in phases},
+        "seconds": {"session": round(seconds, 1)}
+        | {p: round(sum(row.get(p, 0.0) for row in steps), 1) for p in phases},
         "ledger": ledger.as_dict(),
         "ledger_balanced": ledger.is_balanced,
     }

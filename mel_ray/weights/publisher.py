@@ -22,10 +22,17 @@ class WeightPublisher:
     def __init__(self, source: WeightSource, engines: Engines, transport: str, tensor_parallel: int) -> None:
         self._source, self._engines, self._name, self._tensor_parallel = source, engines, transport, tensor_parallel
         self._transport = TRANSPORTS[transport]
+        self._is_open = False
         self.checksum = ""  # of the weights published last
 
     async def connect(self) -> None:
-        """Open the transport; the sender and all receivers wait for each other."""
+        """Open the transport, after closing what an earlier attempt left open.
+
+        The sender and all receivers wait for each other.
+        """
+        if self._is_open:
+            await self.disconnect()
+        self._is_open = True
         engines = self._engines.engines
         address, port = await self._source.address()
         world = 1 + len(engines) * self._tensor_parallel
@@ -43,6 +50,7 @@ class WeightPublisher:
         await asyncio.gather(
             self._source.close_sender(), *(engine.disconnect_weights() for engine in self._engines.engines)
         )
+        self._is_open = False
 
     async def publish(self, version: int) -> None:
         """Give every engine the current weights as `version` and compare checksums.

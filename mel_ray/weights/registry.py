@@ -24,36 +24,38 @@ class ClusterOptions(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Transport:
-    """`device`: where it runs. `is_broadcast`: all engines receive while the policy sends; else it stores, then they
-    read. `reaches_nodes`: whether it leaves the machine. `init_info`: what receivers are told besides the
-    rendezvous."""
+    """`device`: where it runs, and `device_why`: why nowhere else. `is_broadcast`: all engines receive while the policy
+    sends; else it stores, then they read. `reach_why`: why it does not leave the machine; empty if it does.
+    `init_info`: what receivers are told in addition to the rendezvous."""
 
     device: str
+    device_why: str
     is_broadcast: bool
-    reaches_nodes: bool
+    reach_why: str = ""
     init_info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def reaches_nodes(self) -> bool:
+        return not self.reach_why
 
     def problems(self, cluster: ClusterOptions) -> Iterator[Problem]:
         """Why this transport cannot serve the cluster, with the remedy."""
-        name, key = cluster.weight_transfer, "cluster.weight_transfer"
         if self.device != cluster.device:
-            why = "NCCL needs GPUs" if name == "nccl" else f"this transport is for {self.device.upper()}"
             fitting = [other for other, one in TRANSPORTS.items() if one.device == cluster.device]
-            yield Problem(key, name, why, f"use {_either(['auto', *fitting])}")
+            remedy = f"use {_either(['auto', *fitting])}"
+            yield Problem("cluster.weight_transfer", cluster.weight_transfer, self.device_why, remedy)
         elif not self.reaches_nodes and cluster.nodes > 1:
-            yield self.reach_problem(name, f"{cluster.nodes} nodes")
+            yield self.reach_problem(cluster.weight_transfer, f"{cluster.nodes} nodes")
 
     def reach_problem(self, name: str, what: str) -> Problem:
         fitting = [other for other, one in TRANSPORTS.items() if one.device == self.device and one.reaches_nodes]
-        return Problem(
-            "cluster.weight_transfer", name, f"shared memory does not reach {what}", f"use {_either(fitting)}"
-        )
+        return Problem("cluster.weight_transfer", name, f"{self.reach_why} {what}", f"use {_either(fitting)}")
 
 
 TRANSPORTS: dict[str, Transport] = {
-    "shm": Transport("cpu", is_broadcast=False, reaches_nodes=False),
-    "gloo": Transport("cpu", is_broadcast=True, reaches_nodes=True),
-    "nccl": Transport("cuda", is_broadcast=True, reaches_nodes=True, init_info={"packed": True}),
+    "shm": Transport("cpu", "this transport is for CPU", False, "shared memory does not reach"),
+    "gloo": Transport("cpu", "this transport is for CPU", True),
+    "nccl": Transport("cuda", "NCCL needs GPUs", True, init_info={"packed": True}),
 }
 
 

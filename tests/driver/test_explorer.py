@@ -1,4 +1,4 @@
-"""driver/explorer.py and driver/gathering.py: which questions are asked, and what is done with a judged group."""
+"""driver/explorer.py: which questions are asked, and what is done with a judged group."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""driver/guard.py: a run stops when the verifier fails too often, and only then."""
+"""The guard in driver/loop.py: a run stops when the verifier fails too often, and only then."""
 
 import pytest
 

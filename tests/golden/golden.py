@@ -143,7 +143,7 @@ def checkout_of(commit: str) -> Iterator[Path]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", action="store_true", help="write the file anew, from the commit that is checked out")
+    parser.add_argument("--write", action="store_true", help="rewrite the file from the commit that is checked out")
     arguments = parser.parse_args()
     here = environment()
     if arguments.write:

@@ -1,4 +1,4 @@
-"""policy/logprobs.py against a full softmax."""
+"""policy/model.py: logprobs against a full softmax."""
 
 import pytest
 import torch

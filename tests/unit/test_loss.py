@@ -1,4 +1,4 @@
-"""policy/loss.py and policy/surrogates.py against numbers written out by hand, and what no batch may change."""
+"""policy/loss.py against numbers written out by hand, and what no batch may change."""
 
 import math
 from dataclasses import replace

@@ -3,12 +3,14 @@
 import pytest
 
 from mel_ray.cli.app import BAD_REQUEST
+from mel_ray.cli.check import requested_config
 from mel_ray.cli.mel import main
-from mel_ray.cli.train import read_state, requested_config
+from mel_ray.cli.train import read_state
 from mel_ray.config.load import compose_config, to_yaml
-from mel_ray.driver.state import FILE, RunState
+from mel_ray.driver.state import RunState
 from mel_ray.records.ledger import Ledger
 from mel_ray.records.problem import ConfigError
+from mel_ray.records.reports import STATE_FILE
 from mel_ray.run.folder import FORMAT, open_run
 
 WEIGHT_BYTES = 1000
@@ -73,7 +75,7 @@ def test_what_cannot_be_continued_is_a_sentence(tmp_path):
     (tmp_path / "export" / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match="already has 5 steps"):
         read_state(saved, config)
-    (saved / FILE).write_text("{")
+    (saved / STATE_FILE).write_text("{")
     with pytest.raises(ConfigError, match="cannot be read"):
         read_state(saved, config)
 

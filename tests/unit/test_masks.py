@@ -181,15 +181,6 @@ def test_the_logprobs_of_environment_tokens_change_nothing(group, anything, leve
     assert torch.equal(values[0][1], values[1][1])
 
 
-@given(groups(), st.integers(0, 100))
-def test_which_weights_sampled_a_token_changes_nothing_on_policy(group, version):
-    other = replace(group, trajectories=tuple(replace(t, versions=t.versions + version) for t in group.trajectories))
-    for row in attempts_of(group):
-        first, second = (train_sequence(row, {"group": record}) for record in (group, other))
-        assert first.token_ids.tolist() == second.token_ids.tolist()
-        assert first.sampled_logprobs.tolist() == second.sampled_logprobs.tolist()
-
-
 def test_a_group_advantage_holds_for_every_trained_token():
     group = Group(prompt(), (turns([1, 0, 1]), turns([1, 1, 0, 1], seed=1)))
     _, trained = trained_rows(group, algorithm__advantage="group_centred")

@@ -1,4 +1,4 @@
-"""policy/measures.py, recorder.py and statistics.py: what ranks measure, how it becomes one, and the metrics of it."""
+"""policy/statistics.py and recorder.py: what ranks measure, how it becomes one, and the metrics of it."""
 
 import numpy as np
 import pytest

@@ -59,6 +59,10 @@ class Algorithm:
     needs_group = False  # at least two attempts per question
     needs_batch = False  # looks at all questions at once, so a KL penalty joins the return before it is whitened
 
+    def needs_reference(self, options: Options) -> bool:
+        """Whether the initial policy is kept, to measure a KL against it."""
+        return options.kl.coefficient > 0
+
     def credit(self, groups: Groups, options: Options, penalties: Penalties) -> list[list[Credit]]:
         """The advantage of every attempt: a number for all of its tokens, or an array [trained tokens].
 
@@ -83,7 +87,7 @@ class GroupAlgorithm(Algorithm):
     """An estimator that compares the attempts of one question.
 
     In the reward, a KL penalty lowers an attempt's reward by its total before the comparison (verl). In the return, it
-    lowers each token's advantage by what is to go, after the comparison (OpenRLHF).
+    lowers each token's advantage by the KL from that token on, after the comparison (OpenRLHF).
     """
 
     needs_group = True

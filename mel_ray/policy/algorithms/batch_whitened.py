@@ -1,5 +1,5 @@
-"""Returns whitened over all tokens of the batch (REINFORCE++, arXiv 2501.03262), on request after the group's mean
-reward was taken from each reward."""
+"""Returns whitened over all tokens of the batch (REINFORCE++, arXiv 2501.03262), optionally after subtracting the
+group's mean reward."""
 
 from collections.abc import Sequence
 
