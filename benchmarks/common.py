@@ -65,6 +65,13 @@ def loop_for(config: Config, prepared: Prepared, pools: Pools) -> Loop:
     return make_loop(config, pools, prepared.prompts.prompts, NoArchive())
 
 
+async def renew_experience(pools: Pools, config: Config) -> None:
+    """Go on with other options of the meta-experience loop, on the same engines."""
+    pools.experience.kill()
+    pools.experience = pools.experience_pool(config)
+    await pools.experience.ready()
+
+
 def median(values: Sequence[float]) -> float:
     return statistics.median(values)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.common import NoCheckpoints, NoJournals, loop_for
+from benchmarks.common import NoCheckpoints, NoJournals, loop_for, renew_experience
 from mel_ray.config.load import compose_config
 from mel_ray.config.schema import Config
 from mel_ray.data.prepare import Prepared, prepare
@@ -72,7 +72,7 @@ class Worker:
         prepared = prepare(config)
         pools = await self._pools_for(config, prepared)
         await pools.policy.load(self._folder / "initial")
-        await pools.renew_experience(config)
+        await renew_experience(pools, config)
         curves = Curves()
         loop = loop_for(config, prepared, pools)
         evaluator = Evaluator(config, pools.rollout, pools.rewards)

@@ -116,14 +116,15 @@ class Pools(SamplingPools):
         if "experience-engine" in self.plan:
             self._engine_pools.append(self._engine_pool("experience-engine"))
         self.engines = AllEngines(self._engine_pools)
-        self.experience = self._experience_pool(config)
+        self.experience = self.experience_pool(config)
         settings, cluster = PolicySettings.of(config, model_folder), config.cluster
         self.policy = PolicyPool(self.plan.pool("policy"), settings, cluster.deadlines, logs)
         self.publisher = WeightPublisher(
             self.policy, self.engines, transport_of(cluster), cluster.rollout.tensor_parallel
         )
 
-    def _experience_pool(self, config: Config) -> ExperiencePool:
+    def experience_pool(self, config: Config) -> ExperiencePool:
+        """An experience pool on this run's engines; its options may differ from those of the other pools."""
         plan, lent = self.plan.pool("experience"), self._engine_pools[-1]
         return ExperiencePool(plan, config, self._model_folder, lent, self._logs)
 
@@ -139,12 +140,6 @@ class Pools(SamplingPools):
         if checkpoint is not None:
             await self.policy.load(checkpoint)
         await self.publisher.connect()
-
-    async def renew_experience(self, config: Config) -> None:
-        """Go on with other options of the meta-experience loop, on the same engines."""
-        self.experience.kill()
-        self.experience = self._experience_pool(config)
-        await self.experience.ready()
 
     def kill(self) -> None:
         for pool in self._all:

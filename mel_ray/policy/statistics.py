@@ -1,5 +1,6 @@
 """What a rank measures in an optimizer step, and the metrics computed from all ranks' measurements."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,13 +10,13 @@ from mel_ray.records.trajectory import Floats
 
 
 @dataclass(frozen=True, slots=True)
-class Measure:
+class Measure(ABC):
     """A value; `merged` makes one of it and the other ranks' values."""
 
     value: float
 
-    def merged(self, others: Sequence["Measure"]) -> "Measure":
-        raise NotImplementedError
+    @abstractmethod
+    def merged(self, others: Sequence["Measure"]) -> "Measure": ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,8 +37,8 @@ class EngineActor:
         tokenizer = ChatTokenizer(settings.model, model)
         self._engine = VllmEngine(settings, tokenizer.decode, tokenizer.stop_ids)
 
-    async def ready(self) -> dict[str, Any]:
-        return self._engine.describe()
+    async def ready(self) -> None:
+        return None
 
     async def generate(self, prompt: Prompt, sampling: Sampling) -> tuple[Group, tuple[Row, ...]]:
         """Y ~ pi(. | x): the group for the object store, and its rows for the driver."""

@@ -290,6 +290,3 @@ class VllmEngine:
             raise RuntimeError(f"the workers of one engine received different weights: {sorted(checksums)}")
         self.weight_version = version
         return checksums.pop()
-
-    def describe(self) -> dict[str, Any]:
-        return {"host": type(self._host).__name__, "weight_version": self.weight_version}

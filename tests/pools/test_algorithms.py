@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from benchmarks.common import renew_experience
 from mel_ray.config.checks import find_problems
 from mel_ray.config.load import compose_config
 from mel_ray.data.model_folder import locate_model
@@ -55,7 +56,7 @@ async def three_steps(pools, initial, overrides):
     await pools.policy.load(initial)
     await pools.publisher.publish(0)
     if any(word.startswith("mel.") and not word.startswith("mel.enabled") for word in overrides):
-        await pools.renew_experience(config)
+        await renew_experience(pools, config)
     loop = make_loop(config, pools, prepare(config).prompts.prompts, Discard())
     return loop, [await loop.step(step) for step in (1, 2, 3)]
 

@@ -4,6 +4,7 @@ To add one: a file here with a subclass, one line in `policy/registry.py`, and `
 (docs/algorithms.md has a worked example).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -53,7 +54,7 @@ class Options(Protocol):
     def dynamic_sampling(self) -> DynamicSamplingOptions: ...
 
 
-class Algorithm:
+class Algorithm(ABC):
     """Defaults are those of an estimator that leaves nothing out."""
 
     needs_group = False  # at least two attempts per question
@@ -63,12 +64,12 @@ class Algorithm:
         """Whether the initial policy is kept, to measure a KL against it."""
         return options.kl.coefficient > 0
 
+    @abstractmethod
     def credit(self, groups: Groups, options: Options, penalties: Penalties) -> list[list[Credit]]:
         """The advantage of every attempt: a number for all of its tokens, or an array [trained tokens].
 
         `penalties` is given where the KL penalty belongs to the reward or to the return.
         """
-        raise NotImplementedError
 
     def leave_out(self, group: Sequence[Row], options: Options) -> list[TrajectoryFate | None]:
         """The fate of attempts that the algorithm leaves out of the update; None for all others."""
@@ -92,9 +93,9 @@ class GroupAlgorithm(Algorithm):
 
     needs_group = True
 
+    @abstractmethod
     def advantages(self, rewards: Rewards, eps: float) -> Floats:
         """One number per attempt, [group]; 0 where the reward is None."""
-        raise NotImplementedError
 
     def credit(self, groups: Groups, options: Options, penalties: Penalties) -> list[list[Credit]]:
         return [self._of_group(group, options, penalties) for group in groups]
