@@ -53,7 +53,7 @@ def _draw(runs: Sequence[RunData]) -> list[str]:
         stages = [
             ("mixed groups' pairs", run.total("mel/pairs")),
             ("parsed, no leak", run.total("mel/parsed")),
-            ("proven by replay, trained", run.total("mel/kept")),
+            ("proven by replay", run.total("mel/kept")),
         ]
         drawn.append(figures.funnel(f"From pair to lesson: {run.name}", stages))
     drawn.append(figures.curves("Mixed groups", "share", over_runs("group/mixed_share")))

@@ -37,7 +37,12 @@ def test_failures_of_long_ago_are_forgotten():
 def test_replays_are_not_counted():
     guard = FailureGuard(0.2)
     guard.watch([exploration((1,) * 8, "cwcwcwcw", [proven(replays="tttttttt")])] * 20)
+    with pytest.raises(VerifierFailure, match="failed on 64 of the last 224 answers"):
+        guard.watch(judgements("t" * 64))
 
 
 def test_wrong_answers_are_no_failures():
-    FailureGuard(0.2).watch(judgements("wn" * 400))
+    guard = FailureGuard(0.2)
+    guard.watch(judgements("wn" * 400))
+    with pytest.raises(VerifierFailure, match=f"failed on 208 of the last {WINDOW} answers"):
+        guard.watch(judgements("t" * 208))
