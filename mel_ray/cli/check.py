@@ -138,7 +138,8 @@ def prompts_text(config: Config, prepared: Prepared) -> str:
     prompt = prepared.prompts.prompts[0]
     tokenizer = prepared.tokenizer
     rendered = prompt.token_ids
-    user = abstraction_prompt(config.mel.template, prompt.question, "<an incorrect solution>", "<a correct solution>")
+    question = prompt.question.text
+    user = abstraction_prompt(config.mel.template, question, "<an incorrect solution>", "<a correct solution>")
     lines = [
         f"questions: {len(prepared.prompts.prompts)} to train on, from {prepared.prompts.rows} rows"
         + (f", {prepared.prompts.too_long} dropped as too long" if prepared.prompts.too_long else ""),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mel_ray.cli.app import BAD_REQUEST, Ended, Options
+from mel_ray.records.question import Question, Truth
 from mel_ray.rewards.functions import load_function
 from mel_ray.rewards.registry import RULES
 from mel_ray.rewards.verifier import Verifier, VerifierSettings
@@ -72,8 +73,8 @@ def _read(file: Path) -> list[dict[str, Any]]:
 
 
 def _judged(row: dict[str, Any], verifier: Verifier) -> dict[str, Any]:
-    responses, answer, question = [str(row["response"])], str(row["answer"]), str(row.get("question", ""))
-    (verdict,) = verifier.judge_all(responses, answer, question, columns=row)
+    question = Question(str(row.get("question", "")), Truth(str(row["answer"])), columns=row)
+    (verdict,) = verifier.judge_all([str(row["response"])], question)
     judged = {**row, "verdict": verdict.outcome.value, "reason": verdict.reason}
     if verdict.score is not None:
         judged["reward"] = verdict.score

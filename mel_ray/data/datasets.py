@@ -4,31 +4,16 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from hashlib import blake2b
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mel_ray.config.schema import SourceConfig
 from mel_ray.records.problem import ConfigError, Problem
+from mel_ray.records.question import Question, Truth
 
 SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A question of a dataset, before it is rendered for a model."""
-
-    question: str
-    answer: str
-    tolerance: float = 0.0
-    columns: Mapping[str, Any] = field(default_factory=dict)  # the dataset's row
-
-    @property
-    def question_id(self) -> str:
-        """Stable across runs and machines: a digest of the question's text."""
-        return blake2b(self.question.encode(), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +34,13 @@ def load(source: SourceConfig, path: str = "data.train") -> Loaded:
         from mel_ray.data.world.problems import questions
 
         found = questions(source.split, source.count, source.seed, source.phrasings)
-        rows: Iterable[Question] = (Question(problem.question, problem.answer) for problem in found)
+        rows: Iterable[Question] = (Question(problem.question, Truth(problem.answer)) for problem in found)
     else:
         rows = _table_questions(source, path)
     kept, seen, count = [], set(), 0
     for row in rows:
         count += 1
-        key = " ".join(row.question.split()) if source.deduplicate else str(count)
+        key = " ".join(row.text.split()) if source.deduplicate else str(count)
         if key not in seen:
             seen.add(key)
             kept.append(row)
@@ -73,7 +58,8 @@ def _table_questions(source: SourceConfig, path: str) -> Iterator[Question]:
                 if all(where.text(column) == str(wanted) for column, wanted in source.where.items()):
                     question = _stripped(where.text(source.question), source)
                     answer = _answer(where.text(source.answer), source)
-                    yield Question(question, answer, _tolerance(where, source), row)
+                    truth = Truth(answer, tolerance=_tolerance(where, source))
+                    yield Question(question, truth, columns=row)
         except (OSError, ValueError, IndexError, re.error, csv.Error) as error:
             why = f"cannot read {file}: {str(error).splitlines()[0]}"
             raise ConfigError([Problem(f"{path}.path", source.path, why)]) from error

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from mel_ray.config.schema import Config
 from mel_ray.config.templates import render
 from mel_ray.data.chat import ChatTokenizer
-from mel_ray.data.datasets import Question, load
+from mel_ray.data.datasets import load
 from mel_ray.data.model_folder import locate_model
 from mel_ray.records.problem import ConfigError
+from mel_ray.records.question import Question
 
 GRAM = 13
 _WORD = re.compile(r"\w+")
@@ -39,8 +40,8 @@ def grams(question: str, size: int = GRAM) -> set[tuple[str, ...]]:
 
 def contaminated(train: Iterable[Question], evaluation: Iterable[Question]) -> list[Question]:
     """Training questions that share a 13-gram with an evaluation question."""
-    known = {gram for question in evaluation for gram in grams(question.question)}
-    return [question for question in train if not known.isdisjoint(grams(question.question))]
+    known = {gram for question in evaluation for gram in grams(question.text)}
+    return [question for question in train if not known.isdisjoint(grams(question.text))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,8 @@ def _lengths(config: Config, questions: Sequence[Question]) -> tuple[tuple[int, 
     try:
         tokenizer = ChatTokenizer(locate_model(config.model.path), config.model)
     except ConfigError:
-        return tuple(len(q.question.split()) for q in questions), "words"
-    prompts = (render(config.data.prompt, question=q.question) for q in questions)
+        return tuple(len(q.text.split()) for q in questions), "words"
+    prompts = (render(config.data.prompt, question=q.text) for q in questions)
     return tuple(len(tokenizer.prompt_ids(prompt)) for prompt in prompts), "tokens"
 
 
@@ -78,7 +79,7 @@ def inspect(config: Config) -> Inspection:
         held = load(benchmark.source, f"eval.benchmarks[{benchmark.name}].source").questions
         overlaps[benchmark.name] = (len(held), len(contaminated(questions, held)))
     too_long = sum(length > config.prompt_limit for length in lengths) if unit == "tokens" else 0
-    kinds = Counter(answer_kind(question.answer) for question in questions)
+    kinds = Counter(answer_kind(question.truth.answer) for question in questions)
     return Inspection(loaded.rows, questions, lengths, too_long, unit, kinds, overlaps)
 
 
@@ -99,7 +100,7 @@ def text(found: Inspection) -> str:
     lines.append("examples:")
     step = max(1, len(found.questions) // 5)
     for question in found.questions[::step][:5]:
-        lines.append(f"  {' '.join(question.question.split())[:300]}\n    answer: {question.answer}")
+        lines.append(f"  {' '.join(question.text.split())[:300]}\n    answer: {question.truth.answer}")
     return "\n".join(lines)
 
 
@@ -128,7 +129,7 @@ def page(found: Inspection) -> str:
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>mel_ray data</title><style>{style}</style>"
         f"<h1>Dataset</h1><pre>{html.escape(text(found))}</pre>"
         + _bars(f"Prompt length in {found.unit}", _histogram(found.lengths))
-        + _bars("Answer length in characters", _histogram([len(q.answer) for q in found.questions]))
+        + _bars("Answer length in characters", _histogram([len(q.truth.answer) for q in found.questions]))
         + _bars("Answer kinds", found.kinds.most_common())
         + "</html>"
     )

@@ -7,7 +7,7 @@ from random import Random
 
 from mel_ray.config.templates import render
 from mel_ray.data.chat import ChatTokenizer
-from mel_ray.data.datasets import Question
+from mel_ray.records.question import Question
 from mel_ray.records.trajectory import Prompt
 
 
@@ -26,18 +26,9 @@ def render_prompts(
     """One Prompt per question that fits `max_tokens` prompt tokens."""
     prompts = []
     for question in questions:
-        token_ids = tokenizer.prompt_ids(render(template, question=question.question))
+        token_ids = tokenizer.prompt_ids(render(template, question=question.text))
         if len(token_ids) <= max_tokens:
-            prompts.append(
-                Prompt(
-                    question.question_id,
-                    question.question,
-                    question.answer,
-                    token_ids,
-                    question.tolerance,
-                    question.columns,
-                )
-            )
+            prompts.append(Prompt(question, token_ids))
     return Rendered(tuple(prompts), len(questions) - len(prompts), rows or len(questions))
 
 

@@ -11,6 +11,7 @@ from mel_ray.config.templates import MelTemplate, render
 from mel_ray.data.chat import ChatTokenizer
 from mel_ray.mel.parsing import ParseFailure, heuristics_characters, leaks_answer, parse_experience
 from mel_ray.records.experience import ContrastivePair, Draft, DraftState
+from mel_ray.records.question import Question
 from mel_ray.records.trajectory import FinishReason, Group, Prompt, Sampling, TokenIds, derive_seed
 
 Sample = Callable[[Prompt, Sampling], Awaitable[Group]]
@@ -41,25 +42,21 @@ class Writer:
         prompt = group.prompt
         skipped = Draft(
             question=prompt.question,
-            answer=prompt.answer,
-            question_id=prompt.question_id,
             pair=pair,
             correct_text=group.trajectories[pair.correct].text,
             incorrect_text=group.trajectories[pair.incorrect].text,
             written=None,
             experience=None,
             state=DraftState.CONTEXT_TOO_LONG,
-            tolerance=prompt.tolerance,
-            columns=prompt.columns,
         )
         token_ids = self._tokenizer.prompt_ids(
-            abstraction_prompt(self._mel.template, prompt.question, skipped.incorrect_text, skipped.correct_text)
+            abstraction_prompt(self._mel.template, prompt.question.text, skipped.incorrect_text, skipped.correct_text)
         )
         if len(token_ids) + self._mel.max_tokens > self._max_context:
             return skipped
         seed = derive_seed(self._run_seed, step, prompt.question_id, "abstract", number)
         sampling = Sampling((seed,), self._mel.temperature, self._mel.max_tokens)
-        written = await sample(Prompt(prompt.question_id, prompt.question, prompt.answer, token_ids), sampling)
+        written = await sample(Prompt(prompt.question, token_ids), sampling)
         return self._judged(replace(skipped, written=written))
 
     def _judged(self, draft: Draft) -> Draft:
@@ -72,7 +69,7 @@ class Writer:
             experience = parse_experience(trajectory.text, self._mel.template)
         except ParseFailure as failure:
             return replace(draft, state=DraftState.PARSE_FAILURE, reason=str(failure))
-        if leaks_answer(experience, draft.answer):
+        if leaks_answer(experience, draft.question.truth.answer):
             return replace(draft, state=DraftState.LEAKED_ANSWER)
         if len(self._replay_ids(draft.question, trajectory.text)) + self._mel.replay_max_tokens > self._max_context:
             return replace(draft, reason="the replay")
@@ -87,14 +84,14 @@ class Writer:
             ValueError: the draft was never written.
         """
         if draft.trajectory is None:
-            raise ValueError(f"draft {number} of {draft.question_id} was never written")
+            raise ValueError(f"draft {number} of {draft.question.question_id} was never written")
         token_ids = self._replay_ids(draft.question, draft.trajectory.text)
         seeds = (
-            derive_seed(self._run_seed, step, draft.question_id, "replay", number, k) for k in range(self._mel.replays)
+            derive_seed(self._run_seed, step, draft.question.question_id, "replay", number, k)
+            for k in range(self._mel.replays)
         )
         sampling = Sampling(tuple(seeds), self._mel.temperature, self._mel.replay_max_tokens)
-        prompt = Prompt(draft.question_id, draft.question, draft.answer, token_ids, draft.tolerance, draft.columns)
-        return await sample(prompt, sampling)
+        return await sample(Prompt(draft.question, token_ids), sampling)
 
-    def _replay_ids(self, question: str, experience: str) -> TokenIds:
-        return self._tokenizer.prompt_ids(replay_prompt(self._mel.template, question, experience))
+    def _replay_ids(self, question: Question, experience: str) -> TokenIds:
+        return self._tokenizer.prompt_ids(replay_prompt(self._mel.template, question.text, experience))

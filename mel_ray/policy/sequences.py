@@ -50,5 +50,5 @@ def _sampled(row: Row, record: Any) -> tuple[Group, Trajectory]:
         return record, record.trajectories[row.index]
     draft: Draft = record[row.index]
     if draft.written is None:
-        raise ValueError(f"draft of {draft.question_id} was skipped: {draft.state}")
+        raise ValueError(f"draft of {draft.question.question_id} was skipped: {draft.state}")
     return draft.written, draft.written.trajectories[0]

@@ -1,11 +1,10 @@
 """Meta-experiences: the pair they contrast, the parsed M = (s*, C, H), and a draft."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from mel_ray.records.ledger import DraftFate
+from mel_ray.records.question import Question
 from mel_ray.records.trajectory import Group, Trajectory
 
 
@@ -49,9 +48,7 @@ class Draft:
     internalised. It is None where the pair was skipped before any sampling (CONTEXT_TOO_LONG).
     """
 
-    question: str
-    answer: str
-    question_id: str
+    question: Question
     pair: ContrastivePair
     correct_text: str
     incorrect_text: str
@@ -59,8 +56,6 @@ class Draft:
     experience: Experience | None
     state: DraftState
     reason: str = ""
-    tolerance: float = 0.0
-    columns: Mapping[str, Any] = field(default_factory=dict)  # the dataset's row, for custom rewards
     heuristics_span: tuple[int, int] | None = None  # tokens of M that state H; None: not known, take all
 
     def __post_init__(self) -> None:

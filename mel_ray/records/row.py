@@ -104,9 +104,9 @@ def rows_of_group(group: Group, kind: RowKind = RowKind.ATTEMPT) -> tuple[Row, .
 def row_of_draft(draft: Draft, index: int) -> Row:
     """The row of a draft; one that was never written has no tokens."""
     written = rows_of_group(draft.written)[0] if draft.written else None
-    rejected = draft.state.fate
+    rejected, question_id = draft.state.fate, draft.question.question_id
     if written is None:
-        return Row(RowKind.DRAFT, index, draft.question_id, 0, 0, 0, FinishReason.STOP, (-1, -1), state=draft.state,
+        return Row(RowKind.DRAFT, index, question_id, 0, 0, 0, FinishReason.STOP, (-1, -1), state=draft.state,
                    fate=rejected)  # fmt: skip
     span = draft.heuristics_span or (0, written.tokens)
     return replace(written, kind=RowKind.DRAFT, index=index, state=draft.state, heuristics=span, fate=rejected)

@@ -3,14 +3,15 @@
 Arrays are read-only: what travels between pools is shared, so nobody may write to it.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from mel_ray.records.question import Question
 
 TokenIds = NDArray[np.int32]
 Versions = NDArray[np.int32]
@@ -46,22 +47,19 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A question `x` rendered for the policy. `token_ids`: [prompt tokens]; `answer` is the ground truth y*.
+    """A question `x` rendered for the policy. `token_ids`: [prompt tokens]."""
 
-    Numbers within `tolerance` of the ground truth are correct too. `columns` is the dataset's row, for custom rewards.
-    """
-
-    question_id: str
-    question: str
-    answer: str
+    question: Question
     token_ids: TokenIds
-    tolerance: float = 0.0
-    columns: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "token_ids", frozen(self.token_ids, np.int32))
         if not len(self.token_ids):
-            raise ValueError(f"prompt {self.question_id} has no tokens")
+            raise ValueError(f"the prompt of question {self.question_id} has no tokens")
+
+    @property
+    def question_id(self) -> str:
+        return self.question.question_id
 
 
 @dataclass(frozen=True, slots=True)

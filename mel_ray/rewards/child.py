@@ -11,12 +11,12 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Sequence
 from typing import Any
 
-from mel_ray.rewards.extract import extract_answer
+from mel_ray.records.question import Truth
 from mel_ray.rewards.functions import Response, RewardFunction, call_function, load_function
-from mel_ray.rewards.math_answer import equivalent, too_large
+from mel_ray.rewards.judge import judge_answer
+from mel_ray.rewards.math_answer import equivalent
 
 MEMORY_BYTES = 4 << 30
 CPU_SECONDS = 24 * 3600
@@ -60,30 +60,9 @@ def forbid_side_effects(folder: str) -> None:
     sys.addaudithook(guard)
 
 
-def judge_answer(response: str, answer: str, tolerance: float, rules: Sequence[Any]) -> dict[str, Any]:
-    """Outcome, extracted answer and reason for one response by the built-in rules."""
-    extracted = extract_answer(response, rules)
-    if not extracted:
-        return {"outcome": "no_answer", "extracted": None, "reason": "no complete answer found"}
-    if extracted != answer.strip() and (why := too_large(extracted)):
-        # It differs from any truth of ordinary size; two such expressions cannot be compared.
-        outcome = "error" if too_large(answer) else "wrong"
-        return {"outcome": outcome, "extracted": extracted[:200], "reason": why}
-    try:
-        is_correct = equivalent(extracted, answer, tolerance)
-    except RecursionError:
-        return {"outcome": "error", "extracted": extracted[:200], "reason": "nested too deeply"}
-    except MemoryError:
-        return {"outcome": "error", "extracted": extracted[:200], "reason": "memory limit"}
-    except Exception as error:  # anything sympy raises on hostile input is a verdict, not a crash
-        return {"outcome": "error", "extracted": extracted[:200], "reason": f"{type(error).__name__}: {error}"[:200]}
-    outcome, relation = ("correct", "equals") if is_correct else ("wrong", "differs from")
-    return {"outcome": outcome, "extracted": extracted[:200], "reason": f"{relation} the ground truth"}
-
-
 def judge_custom(function: RewardFunction, request: dict[str, Any]) -> list[dict[str, Any]]:
     """Verdicts of a custom reward function for the responses to one question."""
-    question, answer = request["question"], request["answer"]
+    question, answer = request["question"], request["truth"]["answer"]
     responses = [Response(question, text, answer, request["columns"]) for text in request["responses"]]
     try:
         judgements = call_function(function, responses)
@@ -121,8 +100,8 @@ def main() -> None:
         if function is not None:
             verdicts = judge_custom(function, request)
         else:
-            tolerance = request["tolerance"]
-            verdicts = [judge_answer(r, request["answer"], tolerance, settings["rules"]) for r in request["responses"]]
+            truth = Truth(**request["truth"])
+            verdicts = [judge_answer(response, truth, settings["rules"]) for response in request["responses"]]
         print(json.dumps(verdicts), file=replies, flush=True)
 
 

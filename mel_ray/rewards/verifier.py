@@ -9,10 +9,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from mel_ray.records.question import Question, Truth
 from mel_ray.records.verdict import Outcome, Verdict
 from mel_ray.rewards.extract import MAX_RESPONSE
 
@@ -122,14 +123,7 @@ class Verifier:
         self._process = JudgeProcess(self._settings)
         self._is_ready = False
 
-    def judge_all(
-        self,
-        responses: Sequence[str],
-        answer: str,
-        question: str = "",
-        tolerance: float = 0.0,
-        columns: Mapping[str, Any] | None = None,
-    ) -> tuple[Verdict, ...]:
+    def judge_all(self, responses: Sequence[str], question: Question) -> tuple[Verdict, ...]:
         """One verdict per response to one question; never raises for what a response holds.
 
         The built-in rules judge one response at a time; a custom function gets all of them in one call, with the
@@ -138,10 +132,10 @@ class Verifier:
         if not self._is_ready:
             self._process.wait_ready()
             self._is_ready = True
-        asked = {"answer": answer, "question": question, "tolerance": tolerance}
+        asked = {"truth": asdict(question.truth), "question": question.text}
         if not self._settings.function:
             return tuple(verdict for response in responses for verdict in self._judge([response], asked))
-        return tuple(self._judge(responses, asked | {"columns": dict(columns or {})}))
+        return tuple(self._judge(responses, asked | {"columns": dict(question.columns)}))
 
     def _judge(self, responses: Sequence[str], asked: Mapping[str, Any]) -> list[Verdict]:
         seconds = self._settings.deadline * max(1, len(responses))
@@ -155,7 +149,7 @@ class Verifier:
         return [Verdict(Outcome(one["outcome"]), one["extracted"], one["reason"], one.get("score")) for one in reply]
 
     def judge(self, response: str, answer: str, tolerance: float = 0.0) -> Verdict:
-        return self.judge_all([response], answer, tolerance=tolerance)[0]
+        return self.judge_all([response], Question("", Truth(answer, tolerance=tolerance)))[0]
 
     def self_test(self) -> None:
         """Judge a few known answers with the built-in rules.

@@ -30,8 +30,8 @@ class VerifierActor:
 
     def judge(self, group: Group) -> tuple[Verdict, ...]:
         """V(y_i, y*) for every trajectory (MEL Eq. 1)."""
-        prompt, texts = group.prompt, [trajectory.text for trajectory in group.trajectories]
-        return self._verifier.judge_all(texts, prompt.answer, prompt.question, prompt.tolerance, prompt.columns)
+        texts = [trajectory.text for trajectory in group.trajectories]
+        return self._verifier.judge_all(texts, group.prompt.question)
 
     def ready(self) -> None:
         self._verifier.self_test()

@@ -54,9 +54,9 @@ def experience_row(step: int, row: Row, draft: Draft, replays: Sequence[Trajecto
     written, experience = draft.trajectory, draft.experience
     return {
         "step": step,
-        "question_id": draft.question_id,
-        "question": draft.question,
-        "answer": draft.answer,
+        "question_id": draft.question.question_id,
+        "question": draft.question.text,
+        "answer": draft.question.truth.answer,
         "correct": draft.correct_text,
         "incorrect": draft.incorrect_text,
         "written": written.text if written else "",
@@ -78,8 +78,8 @@ def trajectory_row(step: int, row: Row, group: Group) -> dict[str, Any]:
     return {
         "step": step,
         "question_id": group.prompt.question_id,
-        "question": group.prompt.question,
-        "answer": group.prompt.answer,
+        "question": group.prompt.question.text,
+        "answer": group.prompt.question.truth.answer,
         "response": trajectory.text,
         "verdict": verdict.outcome.value if verdict else None,
         "extracted": verdict.extracted if verdict else None,

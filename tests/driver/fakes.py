@@ -78,7 +78,7 @@ class FakeExperience:
     async def abstract(self, judged: Sequence[Row], step: int) -> tuple[Row, ...]:
         question_id = judged[0].question_id
         self.world.note("abstracted", question_id)
-        written = replace(draft(self.state), question_id=question_id)
+        written = draft(self.state)
         ref = self.world.store.put((written,), f"drafts-{question_id}")
         return (replace(row_of_draft(written, 0), ref=ref, question_id=question_id),)
 

@@ -16,6 +16,7 @@ from mel_ray.policy.batch import rows_in
 from mel_ray.policy.registry import AGGREGATIONS, ALGORITHMS
 from mel_ray.records.experience import DraftState
 from mel_ray.records.ledger import DraftFate, TrajectoryFate
+from mel_ray.records.question import Question, Truth
 from mel_ray.records.row import RowKind, count_fates, row_of_draft
 from mel_ray.records.trajectory import FinishReason, Group, Prompt
 from tests.driver.fakes import FakeArchive, FakePolicy, World
@@ -52,7 +53,8 @@ OPTIONS = {
 def record(draw, name):
     """A group of one to four trajectories, each with turns of its own."""
     masks = draw(st.lists(MASKS, min_size=1, max_size=4))
-    prompt = Prompt(name, "1 + 1?", "2", range(1, draw(st.integers(2, 5)) + 1))
+    question = Question("1 + 1?", Truth("2"), question_id=name)
+    prompt = Prompt(question, range(1, draw(st.integers(2, 5)) + 1))
     finish = st.sampled_from(FinishReason)
     seeds = st.integers(0, 1)  # equal seeds and masks give copies
     return Group(prompt, tuple(replace(turns(m, seed=draw(seeds)), finish_reason=draw(finish)) for m in masks))
@@ -69,7 +71,7 @@ def drafts_of(draw, world, name):
     written, lengths = [], [draw(st.integers(1, 6)) for _ in states]
     for state, length in zip(states, lengths, strict=True):
         heuristics = (draw(st.integers(0, length - 1)), length)
-        written.append(replace(draft(state, length), question_id=name, heuristics_span=heuristics))
+        written.append(replace(draft(state, length), heuristics_span=heuristics))
     ref = world.store.put(tuple(written), f"drafts-{name}")
     rows = [replace(row_of_draft(one, index), ref=ref, question_id=name) for index, one in enumerate(written)]
     replays = [() if row.fate else judged_rows(draw, world, f"{name}-{row.index}", RowKind.REPLAY) for row in rows]

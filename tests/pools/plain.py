@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from mel_ray.data.model_folder import EMBEDDED
+from mel_ray.records.question import Question, Truth
 from mel_ray.records.row import Row, RowKind, rows_of_group
 from mel_ray.records.step import LossSettings
 from mel_ray.records.trajectory import FinishReason, Group, Prompt, Trajectory
@@ -17,7 +18,7 @@ PROMPT = 6
 def sequences(seed: int = 0, count: int = 9) -> tuple[Group, list[Row]]:
     """Nine sequences; every third is a lesson, all of which is trained but its first token."""
     rng = np.random.default_rng(seed)
-    prompt = Prompt("q", "q", "a", rng.integers(3, 700, PROMPT))
+    prompt = Prompt(Question("q", Truth("a")), rng.integers(3, 700, PROMPT))
     lengths = [int(n) for n in rng.integers(3, 40, count)]
     trajectories = tuple(
         Trajectory.of_one_turn(rng.integers(3, 700, n), rng.normal(-9, 2, n), "", FinishReason.STOP, 0, 0)

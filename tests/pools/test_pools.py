@@ -23,6 +23,7 @@ from mel_ray.data.world import corpus, problems
 from mel_ray.driver.wiring import SamplingPools
 from mel_ray.policy.batch import shard
 from mel_ray.records.experience import DraftState
+from mel_ray.records.question import Question, Truth
 from mel_ray.records.row import Row, rows_of_group
 from mel_ray.records.step import OptimizerStep, TrainSettings
 from mel_ray.records.trajectory import FinishReason, Group, Prompt, Sampling, Trajectory
@@ -39,7 +40,9 @@ SMALL = ("rollout.prompts_per_step=4", "cluster.policy.threads=1", "cluster.roll
 def questions(config, count: int) -> list[Prompt]:
     tokenizer = ChatTokenizer(EMBEDDED, config.model)
     return [
-        Prompt(str(n), p.question, p.answer, tokenizer.prompt_ids(f"Problem: {p.question}"))
+        Prompt(
+            Question(p.question, Truth(p.answer), question_id=str(n)), tokenizer.prompt_ids(f"Problem: {p.question}")
+        )
         for n, p in enumerate(problems.questions("heldout", count, 5))
     ]
 
@@ -225,10 +228,10 @@ def test_a_custom_reward_reads_the_datasets_columns(run_pools, tmp_path):
 
     async def body(config, pools):
         prompts = prepare(config).prompts.prompts
-        assert {prompt.question: prompt.columns["level"] for prompt in prompts} == levels
+        assert {prompt.question.text: prompt.question.columns["level"] for prompt in prompts} == levels
         for rows in await generate_all(pools, prompts, sampling(1, 2, max_tokens=8)):
             for row in await pools.rewards.judge(rows):
-                level = levels[(await record_of(rows)).prompt.question]
+                level = levels[(await record_of(rows)).prompt.question.text]
                 assert row.verdict.reason == level
                 assert row.verdict.is_correct == (level == "easy")
 
@@ -243,7 +246,7 @@ def test_a_mixed_group_becomes_a_proven_experience(run_pools, ray_session, engin
         problem = problems.questions("heldout", 24, 1)[0]
         texts = [corpus.write_solution(Random(0), problem, is_right, is_right, 0.0) for is_right in (True, False)]
         tokenizer = ChatTokenizer(EMBEDDED, config.model)
-        prompt = Prompt("x", problem.question, problem.answer, tokenizer.prompt_ids("Problem: x"))
+        prompt = Prompt(Question(problem.question, Truth(problem.answer)), tokenizer.prompt_ids("Problem: x"))
         rows = stored_rows(ray_session, group_of(prompt, texts, tokenizer))
         judged = await pools.rewards.judge(rows)
         assert [row.verdict.outcome for row in judged] == [Outcome.CORRECT, Outcome.WRONG]
@@ -266,7 +269,7 @@ def test_a_mixed_group_becomes_a_proven_experience(run_pools, ray_session, engin
 def test_a_context_that_does_not_fit_is_skipped_and_counted(run_pools, ray_session):
     async def body(config, pools):
         trajectory = Trajectory.of_one_turn([1], [-0.1], "word " * 300, FinishReason.STOP, 0, 0)
-        rows = stored_rows(ray_session, Group(Prompt("x", "q", "1", [1, 2]), (trajectory, trajectory)))
+        rows = stored_rows(ray_session, Group(Prompt(Question("q", Truth("1")), [1, 2]), (trajectory, trajectory)))
         outcomes = (Outcome.CORRECT, Outcome.WRONG)
         judged = [replace(row, verdict=Verdict(outcome)) for row, outcome in zip(rows, outcomes, strict=True)]
         (draft,) = await pools.experience.abstract(judged, 1)

@@ -13,6 +13,7 @@ from mel_ray.config.load import compose_config, validate
 from mel_ray.config.schema import Config
 from mel_ray.mel.replay import prove
 from mel_ray.records.experience import ContrastivePair, Draft, DraftState, Experience
+from mel_ray.records.question import Question, Truth
 from mel_ray.records.row import Explored, Ref, Row, RowKind, row_of_draft, rows_of_group
 from mel_ray.records.trajectory import FinishReason, Group, Prompt, Trajectory
 from mel_ray.records.verdict import Outcome, Verdict
@@ -40,7 +41,7 @@ class FakeStore:
 
 
 def prompt(question: str = "1 + 1?", answer: str = "2", tokens: int = 3, question_id: str = "q") -> Prompt:
-    return Prompt(question_id, question, answer, list(range(1, tokens + 1)))
+    return Prompt(Question(question, Truth(answer), question_id=question_id), list(range(1, tokens + 1)))
 
 
 def trajectory(
@@ -89,7 +90,15 @@ def exploration(
 def draft(state: DraftState = DraftState.PARSED, length: int = 5, context: int = 7) -> Draft:
     experience = Experience("Step 1", "It erred.", ("If a, then b.",)) if state is DraftState.PARSED else None
     written = Group(prompt(tokens=context), (trajectory(length, text="M"),))
-    return Draft("1 + 1?", "2", "q", ContrastivePair(0, 1), "good", "bad", written, experience, state)
+    return Draft(
+        Question("1 + 1?", Truth("2"), question_id="q"),
+        ContrastivePair(0, 1),
+        "good",
+        "bad",
+        written,
+        experience,
+        state,
+    )
 
 
 def draft_row(state: DraftState = DraftState.PARSED, index: int = 0, length: int = 5, ref: Ref = "drafts") -> Row:

@@ -12,6 +12,7 @@ from mel_ray.policy.batch import settle_fates
 from mel_ray.policy.rows import rows_of
 from mel_ray.records.experience import DraftState
 from mel_ray.records.ledger import TrajectoryFate
+from mel_ray.records.question import Question, Truth
 from mel_ray.records.row import RowKind
 from mel_ray.records.step import OptimizerStep
 from mel_ray.records.trajectory import Group, Prompt
@@ -104,7 +105,9 @@ def test_a_step_without_drafts_or_chosen_trajectories_writes_nothing(folder):
 
 
 def test_a_stored_trajectory_names_the_newest_weights_that_sampled_it(folder):
-    several = Group(Prompt("q", "1 + 1?", "2", [1]), (turns([1, 0, 1], versions=[4, 4, 5]),))
+    several = Group(
+        Prompt(Question("1 + 1?", Truth("2"), question_id="q"), [1]), (turns([1, 0, 1], versions=[4, 4, 5]),)
+    )
     record(folder, rows_of_record(several, "c", "several"), 1.0, several=several)
     (row,) = pq.read_table(folder.trajectories(3)).to_pylist()
     assert (row["weight_version"], row["tokens"], row["answer"]) == (5, 3, "2")

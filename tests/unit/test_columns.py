@@ -40,10 +40,10 @@ def prompts_of(path):
 def test_a_custom_reward_reads_a_column_of_the_dataset(tmp_path):
     pq.write_table(pa.Table.from_pylist([ROW]), tmp_path / "rows.parquet")
     (prompt,) = prompts_of(tmp_path)
-    assert prompt.columns == ROW
+    assert prompt.question.columns == ROW
     with Verifier(VerifierSettings(20.0, function="tests.unit.test_columns:any_of_the_row")) as verifier:
         responses = ["5", "9"]
-        found = verifier.judge_all(responses, prompt.answer, prompt.question, prompt.tolerance, prompt.columns)
+        found = verifier.judge_all(responses, prompt.question)
     assert [verdict.outcome for verdict in found] == [Outcome.CORRECT, Outcome.WRONG]
     assert [verdict.reward for verdict in found] == [0.4, 0.4]
     # what JSON does not know comes as text

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from mel_ray.config.load import compose_config
 from mel_ray.config.schema import ModelConfig, SourceConfig
 from mel_ray.data.chat import ChatTokenizer
-from mel_ray.data.datasets import Question, load
+from mel_ray.data.datasets import load
 from mel_ray.data.model_folder import EMBEDDED, locate_model
 from mel_ray.data.prompts import Cursor, PromptStream, render_prompts
 from mel_ray.records.problem import ConfigError
+from mel_ray.records.question import Question, Truth
 from tests.unit.builders import prompt
 
 MODEL = ModelConfig(path="embedded", max_context=512, dtype="float32")
@@ -26,7 +27,7 @@ def list_questions(source: SourceConfig) -> list[Question]:
 
 def asked(source: SourceConfig) -> list[tuple[str, str]]:
     """Question and answer of every row, without its columns."""
-    return [(one.question, one.answer) for one in list_questions(source)]
+    return [(one.text, one.truth.answer) for one in list_questions(source)]
 
 
 def table(path, **columns) -> SourceConfig:
@@ -61,7 +62,7 @@ def test_dapo_math_17k_schema(tmp_path):
 def test_jsonl_and_csv_with_a_mapping(tmp_path):
     (tmp_path / "a.jsonl").write_text(json.dumps({"q": "1+1", "a": 2}) + "\n\n" + json.dumps({"q": "2+2", "a": "4"}))
     (tmp_path / "b.csv").write_text('q,a\n"5, or more?",5\n')
-    assert [q.answer for q in list_questions(table(tmp_path, question="q", answer="a"))] == ["2", "4", "5"]
+    assert [q.truth.answer for q in list_questions(table(tmp_path, question="q", answer="a"))] == ["2", "4", "5"]
     assert len(list_questions(table(tmp_path, question="q", answer="a", limit=1))) == 1
 
 
@@ -122,9 +123,9 @@ def test_models_that_cannot_be_used(tmp_path):
 
 def test_too_long_questions_are_dropped_and_counted():
     tokenizer = ChatTokenizer(EMBEDDED, MODEL)
-    questions = [Question("short", "1"), Question("long " * 200, "2")]
+    questions = [Question("short", Truth("1")), Question("long " * 200, Truth("2"))]
     rendered = render_prompts(questions, tokenizer, "Problem: {{ question }}", 64)
-    assert [one.question for one in rendered.prompts] == ["short"]
+    assert [one.question.text for one in rendered.prompts] == ["short"]
     assert rendered.too_long == 1
 
 
@@ -173,7 +174,7 @@ def test_published_schemas_of_the_benchmarks(name, tmp_path):
         (tmp_path / "test.jsonl").write_text(json.dumps(ROWS[name]))
     (found,) = list_questions(source.model_copy(update={"path": str(tmp_path)}))
     tolerance = 0.1 if name == "olympiadbench" else 0.0
-    assert (found.question, found.answer, found.tolerance) == ("Q?", ANSWERS[name], tolerance)
+    assert (found.text, found.truth.answer, found.truth.tolerance) == ("Q?", ANSWERS[name], tolerance)
     assert found.columns == ROWS[name]
 
 
@@ -190,4 +191,4 @@ def test_rows_can_be_chosen_by_their_columns(tmp_path):
     rows = [{"question": f"Q{n}", "answer": "1", "lang": "en" if n else "zh"} for n in range(3)]
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
     found = list_questions(table(tmp_path / "t.jsonl", where={"lang": "en"}))
-    assert [question.question for question in found] == ["Q1", "Q2"]
+    assert [question.text for question in found] == ["Q1", "Q2"]

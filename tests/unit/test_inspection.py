@@ -5,8 +5,8 @@ import json
 import pytest
 
 from mel_ray.config.load import compose_config
-from mel_ray.data.datasets import Question
 from mel_ray.data.inspection import answer_kind, contaminated, grams, inspect, page, text
+from mel_ray.records.question import Question, Truth
 
 
 @pytest.mark.parametrize(
@@ -22,11 +22,15 @@ def test_answer_kinds(answer, kind):
     assert answer_kind(answer) == kind
 
 
+def asked(text):
+    return Question(text, Truth("1"))
+
+
 def test_contamination_is_found_by_13_grams():
-    held = [Question("Let a b c d e f g h i j k l m be letters", "1"), Question("short one", "1")]
-    train = [Question("We say: a b c d e f g h i j k l m, so", "2"), Question("a b c d e f g h i j k l", "2"),
-             Question("Short ONE?", "2"), Question("a short one", "2")]  # fmt: skip
-    assert [q.question for q in contaminated(train, held)] == [train[0].question, train[2].question]
+    held = [asked("Let a b c d e f g h i j k l m be letters"), asked("short one")]
+    train = [asked(text) for text in ("We say: a b c d e f g h i j k l m, so", "a b c d e f g h i j k l", "Short ONE?",
+                                      "a short one")]  # fmt: skip
+    assert [q.text for q in contaminated(train, held)] == [train[0].text, train[2].text]
     assert grams("") == set()
 
 

@@ -17,6 +17,7 @@ from mel_ray.policy.registry import AGGREGATIONS
 from mel_ray.policy.rows import decide, rows_of, score, weigh_attempts
 from mel_ray.policy.sequences import train_sequence
 from mel_ray.records.ledger import TrajectoryFate
+from mel_ray.records.question import Question, Truth
 from mel_ray.records.row import rows_of_group
 from mel_ray.records.step import LossSettings
 from mel_ray.records.trajectory import Group, Prompt
@@ -35,7 +36,7 @@ def groups(draw):
     for seed, mask in enumerate(draw(st.lists(MASKS, min_size=2, max_size=4))):
         newer = draw(st.integers(0, len(mask)))
         members.append(turns(mask, [7] * newer + [8] * (len(mask) - newer), seed))
-    return Group(Prompt("q", "1 + 1?", "2", [3, 1, 4][: draw(st.integers(1, 3))]), tuple(members))
+    return Group(Prompt(Question("1 + 1?", Truth("2")), [3, 1, 4][: draw(st.integers(1, 3))]), tuple(members))
 
 
 def attempts_of(group):

@@ -7,6 +7,7 @@ import pytest
 
 from mel_ray.records.experience import Draft, DraftState
 from mel_ray.records.ledger import DraftFate, Ledger, TrajectoryFate
+from mel_ray.records.question import Question, Truth
 from mel_ray.records.row import (
     RowKind,
     attempts,
@@ -34,7 +35,7 @@ def test_arrays_are_read_only_and_records_frozen():
 
 def test_a_record_does_not_freeze_the_array_it_was_given():
     mine = np.array([1, 2, 3], dtype=np.int32)
-    record = Prompt("q", "x", "y", mine)
+    record = Prompt(Question("x", Truth("y")), mine)
     mine[0] = 9
     assert record.token_ids.tolist() == [1, 2, 3]
 
@@ -81,7 +82,7 @@ def test_a_sequence_that_does_not_fit_its_mask_is_refused(wrong):
 
 def test_a_prompt_has_tokens():
     with pytest.raises(ValueError, match="no tokens"):
-        Prompt("q", "x", "y", [])
+        Prompt(Question("x", Truth("y")), [])
 
 
 def test_gradients_of_mixed_microbatches_cannot_be_balanced():

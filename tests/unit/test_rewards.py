@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mel_ray.records.question import Question, Truth
 from mel_ray.records.verdict import Outcome
 from mel_ray.rewards.extract import extract_answer, last_boxed
 from mel_ray.rewards.functions import Judgement, load_function
@@ -169,7 +170,7 @@ def returns_too_little(responses):
 
 def test_a_custom_reward_function_judges_in_the_child():
     with Verifier(VerifierSettings(20.0, function="tests.unit.test_rewards:spells_yes")) as verifier:
-        one, two = verifier.judge_all(["yes please", "no"], "yes", "Is it?")
+        one, two = verifier.judge_all(["yes please", "no"], Question("Is it?", Truth("yes")))
     assert (one.outcome, one.reward) == (Outcome.CORRECT, 1.5)
     assert (two.outcome, two.reward) == (Outcome.WRONG, 0.0)
 
@@ -180,7 +181,7 @@ def test_a_custom_reward_function_judges_in_the_child():
 )
 def test_a_custom_reward_function_that_misbehaves_is_a_verdict(name, deadline, outcome):
     with Verifier(VerifierSettings(deadline, function=f"tests.unit.test_rewards:{name}")) as verifier:
-        assert [v.outcome for v in verifier.judge_all(["a", "b"], "c")] == [outcome, outcome]
+        assert [v.outcome for v in verifier.judge_all(["a", "b"], Question("Is it?", Truth("c")))] == [outcome, outcome]
 
 
 @pytest.mark.parametrize("path", ["nonsense", "no.such.module:f", "mel_ray.cli.score:nothing", "mel_ray:__doc__"])

@@ -12,6 +12,7 @@ from mel_ray.data.chat import ChatTokenizer
 from mel_ray.data.model_folder import EMBEDDED
 from mel_ray.mel.writer import Writer, abstraction_prompt, replay_prompt
 from mel_ray.records.experience import ContrastivePair, DraftState, Experience
+from mel_ray.records.question import Question, Truth
 from mel_ray.records.trajectory import FinishReason, Group, Prompt, Trajectory
 from tests.unit.builders import LENGTH, STOP, config_of
 
@@ -26,7 +27,10 @@ def written(text: str, finish: FinishReason = STOP) -> Trajectory:
     return Trajectory.of_one_turn(ids, [-0.1] * len(ids), text, finish, 0, 4)
 
 
-QUESTION = Prompt("q7", "Compute 3 + 4 * 5.", "23", TOKENIZER.prompt_ids("Compute 3 + 4 * 5."), 0.5, COLUMNS)
+QUESTION = Prompt(
+    Question("Compute 3 + 4 * 5.", Truth("23", tolerance=0.5), columns=COLUMNS),
+    TOKENIZER.prompt_ids("Compute 3 + 4 * 5."),
+)
 GROUP = Group(QUESTION, (written("Right: \\boxed{23}"), written("Wrong: \\boxed{35}")))
 PAIR = ContrastivePair(correct=0, incorrect=1)
 
@@ -48,7 +52,7 @@ def drafted(sample, max_context=512, number=0, step=3, **options):
 
 
 def context_length() -> int:
-    text = abstraction_prompt(CONFIG.mel.template, QUESTION.question, "Wrong: \\boxed{35}", "Right: \\boxed{23}")
+    text = abstraction_prompt(CONFIG.mel.template, QUESTION.question.text, "Wrong: \\boxed{35}", "Right: \\boxed{23}")
     return len(TOKENIZER.prompt_ids(text))
 
 
@@ -62,7 +66,7 @@ def test_a_draft_that_parses_is_to_be_replayed():
     assert TOKENIZER.decode(draft.trajectory.token_ids[first:end]).strip() == f"Heuristic: {rule}"
     assert end == len(draft.trajectory.token_ids)
     assert (draft.correct_text, draft.incorrect_text) == ("Right: \\boxed{23}", "Wrong: \\boxed{35}")
-    assert (draft.question_id, draft.answer, draft.tolerance, draft.columns) == ("q7", "23", 0.5, COLUMNS)
+    assert draft.question is QUESTION.question
 
 
 def test_a_context_that_does_not_fit_is_never_sampled():
@@ -91,7 +95,7 @@ def test_a_draft_that_is_rejected_keeps_what_was_written(sample, state, reason):
 
 
 def test_a_draft_whose_replay_would_not_fit_is_not_replayed():
-    replay_tokens = len(TOKENIZER.prompt_ids(replay_prompt(CONFIG.mel.template, QUESTION.question, GOOD)))
+    replay_tokens = len(TOKENIZER.prompt_ids(replay_prompt(CONFIG.mel.template, QUESTION.question.text, GOOD)))
     longest = 512 - replay_tokens
     fits = drafted(FakeSampler(), replay_max_tokens=longest)
     assert fits.state is DraftState.PARSED
@@ -105,7 +109,7 @@ def test_what_the_policy_is_asked_for_a_draft():
     drafted(sample)
     ((prompt, sampling),) = sample.asked
     text = TOKENIZER.decode(prompt.token_ids)
-    assert QUESTION.question in text
+    assert QUESTION.question.text in text
     assert text.index("Wrong: \\boxed{35}") < text.index("Right: \\boxed{23}")
     assert len(prompt.token_ids) == context_length()
     assert (sampling.count, sampling.temperature, sampling.max_tokens) == (1, 1.0, CONFIG.mel.max_tokens)
@@ -118,14 +122,13 @@ def test_what_the_policy_is_asked_for_a_replay():
     prompt, sampling = sample.asked[-1]
     assert group.prompt is prompt
     text = TOKENIZER.decode(prompt.token_ids)
-    assert QUESTION.question in text
+    assert QUESTION.question.text in text
     assert GOOD in text
     assert "Wrong: \\boxed{35}" not in text  # the experience alone, not the solutions it contrasts
     assert (sampling.temperature, sampling.max_tokens) == (1.0, CONFIG.mel.replay_max_tokens)
     assert len(set(sampling.seeds)) == 3
     # it is judged as the question itself would be
-    judged = (prompt.question_id, prompt.question, prompt.answer, prompt.tolerance, prompt.columns)
-    assert judged == ("q7", QUESTION.question, "23", 0.5, COLUMNS)
+    assert prompt.question is QUESTION.question
 
 
 def test_seeds_differ_between_steps_and_drafts_and_are_the_same_when_repeated():
