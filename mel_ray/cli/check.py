@@ -8,12 +8,14 @@ from mel_ray.cli.app import EXIT_CODES, asks_for_help
 from mel_ray.config.checks import find_problems, find_resource_problems
 from mel_ray.config.load import compose_config, continued_config
 from mel_ray.config.plan import make_plan, this_machine
-from mel_ray.config.schema import AlgorithmConfig, Config
+from mel_ray.config.schema import AlgorithmConfig, Config, RewardConfig
+from mel_ray.data.chat import ChatTokenizer
 from mel_ray.data.prepare import Prepared, prepare
 from mel_ray.mel.writer import abstraction_prompt
 from mel_ray.policy.registry import ALGORITHMS
-from mel_ray.records.problem import ConfigError, Problem
-from mel_ray.rewards.functions import load_function
+from mel_ray.records.problem import ConfigError
+from mel_ray.rewards.mixture import judge_of
+from mel_ray.rewards.reward_problems import find_reward_problems
 from mel_ray.run.folder import RunFolder, find_run_problems
 
 
@@ -23,7 +25,7 @@ def checked_and_prepared(config: Config, with_training_data: bool = True) -> Pre
     Raises:
         ConfigError: with all of them. A cluster's resources (RAY_ADDRESS) are checked once it is connected.
     """
-    problems = [*find_problems(config), *_reward_problems(config)]
+    problems = [*find_problems(config), *find_reward_problems(config)]
     if with_training_data:
         problems += find_run_problems(config)
     if not os.environ.get("RAY_ADDRESS"):
@@ -31,20 +33,11 @@ def checked_and_prepared(config: Config, with_training_data: bool = True) -> Pre
     try:
         prepared = prepare(config, with_training_data)
     except ConfigError as error:
-        raise ConfigError([*problems, *error.problems]) from error
+        unique = {str(problem): problem for problem in (*problems, *error.problems)}
+        raise ConfigError(list(unique.values())) from error
     if problems:
         raise ConfigError(problems)
     return prepared
-
-
-def _reward_problems(config: Config) -> list[Problem]:
-    if not config.reward.function:
-        return []
-    try:
-        load_function(config.reward.function)
-    except ValueError as error:
-        return [Problem("reward.function", config.reward.function, str(error), "see docs/rewards.md")]
-    return []
 
 
 def requested_config(overrides: Sequence[str]) -> Config:
@@ -101,6 +94,7 @@ def plan_text(config: Config) -> str:
         f"{plan.trajectories_per_update}; {config.run.steps} steps"
     )
     lines.append(algorithm_text(config.algorithm))
+    lines.append(reward_text(config.reward))
     lines.append(
         f"meta-experience: weight {mel.weight:g}, {mel.pairs_per_group} pair(s) a mixed group, "
         f"{mel.replays} replay(s), template {mel.template.name}"
@@ -133,22 +127,51 @@ def algorithm_text(algorithm: AlgorithmConfig) -> str:
     return f"algorithm: {algorithm.name} ({', '.join(parts)})"
 
 
+def reward_text(reward: RewardConfig) -> str:
+    """What decides correctness, and what the reward is the sum of."""
+    by = judge_of(reward.function, reward.parts) or f"the built-in rules ({', '.join(reward.extract)})"
+    parts = " + ".join(f"{part.weight:g} {name}" for name, part in reward.parts.items())
+    return f"reward: {parts or 'correct'}; correct by {by}"
+
+
+def stop_text(tokenizer: ChatTokenizer) -> str:
+    """The tokens that end a completion, with their ids."""
+    tokens = [f"{tokenizer.token_text(token) or '<unknown>'} ({token})" for token in tokenizer.stop_ids]
+    return f"stop tokens: {', '.join(tokens) or 'none, so every completion is cut off at its limit'}"
+
+
+def source_lines(prepared: Prepared) -> list[str]:
+    """The share of every source, where there are several."""
+    return [
+        f"source {source.name}: {len(source.rendered.prompts)} questions, {source.share:.1%} of every batch"
+        for source in prepared.sources[1:] and prepared.sources
+    ]
+
+
+def prompt_lines(prepared: Prepared) -> list[str]:
+    """The first prompt of every source, as the model sees it."""
+    lines = []
+    for source in prepared.sources:
+        first = source.rendered.prompts[0].token_ids
+        of_source = f" of {source.name}" if len(prepared.sources) > 1 else ""
+        lines += [f"--- a prompt{of_source} ({len(first)} tokens) ---", prepared.tokenizer.decode_with_specials(first)]
+    return lines
+
+
 def prompts_text(config: Config, prepared: Prepared) -> str:
-    """Dataset counts, one rendered prompt and one rendered abstraction prompt."""
-    prompt = prepared.prompts.prompts[0]
-    tokenizer = prepared.tokenizer
-    rendered = prompt.token_ids
-    question = prompt.question.text
+    """Dataset counts, one rendered prompt of each source and one rendered abstraction prompt."""
+    tokenizer, question = prepared.tokenizer, prepared.prompts.prompts[0].question.text
     user = abstraction_prompt(config.mel.template, question, "<an incorrect solution>", "<a correct solution>")
     lines = [
-        f"questions: {len(prepared.prompts.prompts)} to train on, from {prepared.prompts.rows} rows"
-        + (f", {prepared.prompts.too_long} dropped as too long" if prepared.prompts.too_long else ""),
+        f"questions: {len(prepared.prompts.prompts)} to train on, from {prepared.prompts.rows} rows",
+        *source_lines(prepared),
+        *prepared.dropped,
         *(f"benchmark {b.name}: {len(b.prompts)} questions" for b in prepared.benchmarks),
         "",
-        f"--- a prompt ({len(rendered)} tokens) ---",
-        tokenizer.decode_with_specials(rendered),
+        *prompt_lines(prepared),
         "--- an abstraction prompt ---",
         tokenizer.render(user),
         "---",
+        stop_text(tokenizer),
     ]
     return "\n".join(lines)

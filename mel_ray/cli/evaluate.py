@@ -138,6 +138,8 @@ async def ask_all(jobs: Sequence[Job], output: Path) -> list[Evaluation]:
     with connected_to_ray(jobs[0].config):
         heed_signals()
         for number, job in enumerate(jobs):
+            for note in job.prepared.dropped:
+                print(note, flush=True)
             pools = SamplingPools(job.config, job.prepared.model_folder, output / "logs" / f"{number}")
             await pools.ready()
             for benchmark in job.prepared.benchmarks:

@@ -6,10 +6,12 @@ from pathlib import Path
 from mel_ray.cli.app import BAD_REQUEST, Ended, Options
 from mel_ray.config.load import compose_config
 from mel_ray.data import inspection
+from mel_ray.data.inspection_page import page
 
 DESCRIPTION = (
-    "Show counts, prompt lengths, duplicates, kinds of answers, examples, and how many training questions share a "
-    "13-gram of words with each of eval.benchmarks; write a small page with histograms."
+    "Show counts, prompt lengths in tokens of model=, rows left out and why, questions with different answers, kinds "
+    "of answers, examples, and how much of the questions of eval.benchmarks stands in training questions; write a "
+    "small page with histograms."
 )
 
 
@@ -17,10 +19,10 @@ def inspect(arguments: Sequence[str]) -> None:
     parser = Options("inspect", DESCRIPTION)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for mel train, e.g. data=dapo_math_17k")
     parser.add_argument("--output", type=Path, default=Path("data.html"), help="the page (default data.html)")
-    asked = parser.parse_args(arguments)
+    asked = parser.parse_intermixed_args(arguments)
     found = inspection.inspect(compose_config(asked.overrides))
     try:
-        asked.output.write_text(inspection.page(found), encoding="utf-8")
+        asked.output.write_text(page(found), encoding="utf-8")
     except OSError as error:
         raise Ended(BAD_REQUEST, f"cannot write {asked.output}: {error.strerror}") from error
     print(inspection.text(found))

@@ -14,6 +14,7 @@ COMMANDS = {
     "check": ("mel_ray.cli.check", "check", "show the plan and the prompts of a run, or every problem at once"),
     "keys": ("mel_ray.cli.mel", "keys", "explain the configuration's keys, or those about a word"),
     "evaluate": ("mel_ray.cli.evaluate", "evaluate", "measure Pass@1, Avg@n and Pass@k of any checkpoint"),
+    "pass-rate": ("mel_ray.cli.pass_rate", "pass_rate", "measure how often a model solves each training question"),
     "report": ("mel_ray.cli.report", "report", "draw one or more runs on a page"),
     "experiences": ("mel_ray.cli.experiences", "experiences", "print the meta-experiences of a run"),
     "inspect": ("mel_ray.cli.inspect", "inspect", "show what a dataset holds: lengths, answers, contamination"),
@@ -34,9 +35,10 @@ examples:
   mel check model=qwen3_8b_base cluster=2x8   what a larger run would need, before it costs anything
   mel train run.name=mine run.resume=auto run.steps=200         continue the run in runs/mine
 
-keys: train, check, evaluate and inspect take key=value. `mel keys` prints every key with its type, default
-and meaning, `mel keys clip` those about clipping. Values such as model=qwen3_8b_base or algorithm=dapo choose
-a file of conf/, which sets several keys at once. A run keeps all of its keys in runs/<name>/config.yaml.
+keys: train, check, evaluate, pass-rate and inspect take key=value. `mel keys` prints every key with its type,
+default and meaning, `mel keys clip` those about clipping. Values such as model=qwen3_8b_base or
+algorithm=dapo choose a file of conf/, which sets several keys at once. A run keeps all of its keys in
+runs/<name>/config.yaml.
 
 {EXIT_CODES}"""
 

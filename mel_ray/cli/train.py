@@ -123,11 +123,8 @@ def train(arguments: Sequence[str]) -> None:
     folder.config.write_text(to_yaml(config))
     folder.rewind(state.step if checkpoint else -1)
     print(f"run folder: {folder.path}", flush=True)
-    if prepared.prompts.too_long:
-        print(
-            f"{prepared.prompts.too_long} questions dropped: longer than {config.prompt_limit} prompt tokens",
-            flush=True,
-        )
+    for dropped in prepared.dropped:
+        print(dropped, flush=True)
     if config.run.resume == "auto" and not checkpoint:
         print("no checkpoint to continue from: starting at step 1", flush=True)
     if checkpoint:

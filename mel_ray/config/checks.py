@@ -4,8 +4,10 @@ import re
 from collections.abc import Iterator
 
 from mel_ray.config.plan import Machine, make_plan
-from mel_ray.config.schema import Config
+from mel_ray.config.schema import Config, SourceConfig
 from mel_ray.config.section import algorithms, transports
+from mel_ray.config.source_checks import find_source_problems
+from mel_ray.config.table_checks import find_benchmark_problems, find_column_problems
 from mel_ray.config.templates import template_problem
 from mel_ray.records.problem import Problem
 from mel_ray.weights.registry import transport_of
@@ -22,6 +24,7 @@ def find_problems(config: Config) -> list[Problem]:
         *_context(config),
         *_mel(config),
         *_prompts(config),
+        *find_source_problems(config.data),
         *_cluster(config),
     ]
 
@@ -145,24 +148,15 @@ def _mel(config: Config) -> Iterator[Problem]:
 def _prompts(config: Config) -> Iterator[Problem]:
     if why := template_problem(config.data.prompt, "question"):
         yield Problem("data.prompt", config.data.prompt, why, "use only {{ question }}")
-    sources = [("data.train", config.data.train)] + [
-        (f"eval.benchmarks[{b.name}]", b.source) for b in config.eval.benchmarks
-    ]
+    sources: list[tuple[str, SourceConfig]] = [(config.data.source_key(one), one) for one in config.data.sources]
+    sources += [(f"eval.benchmarks[{b.name}]", b.source) for b in config.eval.benchmarks]
     for path, source in sources:
-        try:
-            if source.answer_pattern and re.compile(source.answer_pattern).groups < 1:
-                yield Problem(
-                    f"{path}.answer_pattern", source.answer_pattern, "it has no group", "put () around the answer"
-                )
-        except re.error as error:
-            yield Problem(f"{path}.answer_pattern", source.answer_pattern, f"not a regular expression: {error}")
+        yield from find_column_problems(source, path)
     for k in config.eval.pass_k:
         if not 2 <= k <= config.eval.samples:
             why = f"k must be between 2 and eval.samples={config.eval.samples}"
             yield Problem("eval.pass_k", list(config.eval.pass_k), why, "Pass@1 is greedy and always there")
-    names = [benchmark.name for benchmark in config.eval.benchmarks]
-    if len(set(names)) != len(names):
-        yield Problem("eval.benchmarks", names, "a benchmark is named twice", "name each once")
+    yield from find_benchmark_problems(config.eval.benchmarks)
 
 
 def _cluster(config: Config) -> Iterator[Problem]:

@@ -21,7 +21,7 @@ _LIMITS: dict[type, tuple[str, str]] = {Ge: (">=", "ge"), Gt: (">", "gt"), Le: (
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A dotted key; an entry of a list is written `[]`, as in `eval.benchmarks[].name`.
+    """A dotted key; an entry of a list or mapping is written `[]`, as in `eval.benchmarks[].name`.
 
     A section's `kind` is empty. `default` is None where a value must be given. `names` are the values of a choice.
     """
@@ -45,7 +45,7 @@ def all_keys(section: type[Section] = Config, prefix: str = "") -> Iterator[Key]
     inner: list[tuple[Key, type[Section], str]] = []
     for name, field in section.model_fields.items():
         path, held = f"{prefix}{name}", _section_in(field)
-        if held and not _is_list(field):
+        if held and not _holds_many(field):
             inner.append((Key(path, _sentence(field, held)), held, f"{path}."))
             continue
         yield Key(path, _sentence(field), _kind(field), _default(field), _names(field))
@@ -66,7 +66,7 @@ def defaults(section: type[Section] = Config) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, field in section.model_fields.items():
         held = _section_in(field)
-        if held and not _is_list(field):
+        if held and not _holds_many(field):
             found[name] = defaults(held)
         elif not field.is_required():
             value = field.get_default(call_default_factory=True)
@@ -126,9 +126,15 @@ def _is_list(field: FieldInfo) -> bool:
     return get_origin(field.annotation) is tuple
 
 
+def _holds_many(field: FieldInfo) -> bool:
+    return get_origin(field.annotation) in (tuple, dict)
+
+
 def _section_in(field: FieldInfo) -> type[Section] | None:
-    """The section that a field, or each entry of a list, is."""
-    kind = get_args(field.annotation)[0] if _is_list(field) else field.annotation
+    """The section that a field, or each entry of a list or mapping, is; also of a field that takes one section or a
+    list."""
+    entries = get_args(field.annotation)
+    kind = entries[0 if _is_list(field) else 1] if _holds_many(field) else _alternatives(field)[0]
     return kind if isinstance(kind, type) and issubclass(kind, Section) else None
 
 

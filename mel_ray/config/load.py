@@ -15,15 +15,17 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import ValidationError
 
-from mel_ray.config.keys import defaults, known_keys
+from mel_ray.config.benchmark_lists import expand_benchmarks, quoted_entries
+from mel_ray.config.keys import all_keys, defaults, known_keys
 from mel_ray.config.schema import Config
+from mel_ray.config.source_lists import below_train, refuse_keys_of_one_source, set_apart, with_sources
 from mel_ray.config.templates import CONF_DIR
 from mel_ray.records.problem import ConfigError, Problem
 
 _RENAMED_OPTIONS = {"experiment=mel_paper": "experiment=paper_scale"}  # `preset=mel_paper` is another thing
 _FITTING_EXPERIMENT = {"tiny": "embedded", "local": "custom"}  # by model; else the paper's
-# key=value whose value begins neither a quote nor a list, a mapping or a call; `{{` begins a Jinja field
-_UNQUOTED = re.compile(r"""([+~]{0,2}[\w$./-]+)=((?:[^\s'"\[({]|\{\{).*)""", re.ASCII | re.DOTALL)
+# key=value whose value begins neither a quote nor a list, a mapping or a call; `{{` and `{%` begin Jinja
+_UNQUOTED = re.compile(r"""([+~]{0,2}[\w$./-]+)=((?:[^\s'"\[({]|\{[{%]).*)""", re.ASCII | re.DOTALL)
 
 
 def _groups(conf_dir: Path) -> dict[str, list[str]]:
@@ -55,6 +57,7 @@ def _understood(overrides: Sequence[str]) -> list[str]:
         try:
             parser.parse_override(text)
         except HydraException:
+            text = quoted_entries(text)
             if match := _UNQUOTED.fullmatch(text):
                 return f"{match[1]}={QuotedString(match[2], Quote.single).with_quotes()}"
         return text
@@ -75,7 +78,7 @@ def _override_problems(overrides: Sequence[str], conf_dir: Path) -> list[Problem
             problems.append(Problem(text, None, "this is not an override", "write key=value, e.g. run.steps=10"))
             continue
         name, given = override.key_or_group, text.partition("=")[2]
-        if name not in keys and name not in groups:
+        if name not in keys and name not in groups and not _is_in_a_mapping(name):
             problems.append(Problem(name, None, "there is no such key", _did_you_mean(name, [*keys, *groups])))
         elif override.is_sweep_override():
             problems.append(
@@ -86,6 +89,11 @@ def _override_problems(overrides: Sequence[str], conf_dir: Path) -> list[Problem
     return problems
 
 
+def _is_in_a_mapping(name: str) -> bool:
+    """Whether a key is an entry of a mapping, as in `reward.parts.format=0.2`."""
+    return any(name.startswith(f"{key.path}.") for key in all_keys() if key.kind == "mapping")
+
+
 def _option_problems(group: str, value: Any, options: Sequence[str]) -> Iterator[Problem]:
     for option in value if isinstance(value, list) else [value]:
         if option not in options:
@@ -93,12 +101,23 @@ def _option_problems(group: str, value: Any, options: Sequence[str]) -> Iterator
             yield Problem(group, option, why, _did_you_mean(str(option), options, otherwise=""))
 
 
+def _remedy_of_unknown_key(loc: Sequence[str | int]) -> str:
+    """Within an entry of a list or mapping, only what may stand there is suggested."""
+    if loc[:2] == ("reward", "parts"):
+        loc = (*loc[:2], 0, *loc[3:])
+    if not any(isinstance(part, int) for part in loc):
+        return _did_you_mean(".".join(map(str, loc)), known_keys())
+    *above, last = (str(part) for part in loc if not isinstance(part, int))
+    paths = [key.path.replace("[]", "").split(".") for key in all_keys()]
+    return _did_you_mean(last, [path[-1] for path in paths if path[:-1] == above])
+
+
 def _validation_problems(error: ValidationError) -> list[Problem]:
     problems = []
     for detail in error.errors():
         path = ".".join(map(str, detail["loc"]))
         if detail["type"] == "extra_forbidden":
-            problems.append(Problem(path, None, "there is no such key", _did_you_mean(path, known_keys())))
+            problems.append(Problem(path, None, "there is no such key", _remedy_of_unknown_key(detail["loc"])))
         elif detail["type"] == "missing":
             problems.append(Problem(path, None, "this key is required", "add it"))
         elif detail["type"] == "model_type":
@@ -121,17 +140,28 @@ def compose_config(overrides: Sequence[str] = (), conf_dir: Path = CONF_DIR) -> 
     overrides = _understood(overrides)
     if problems := _override_problems(overrides, conf_dir):
         raise ConfigError(problems)
+    others, sources = set_apart(overrides)
     try:
-        with initialize_config_dir(config_dir=str(conf_dir), version_base="1.3"):
-            # ++ sets a key whether or not the YAML already names it; the schema knows which keys exist.
-            composed = compose("config", [_forced(text, conf_dir) for text in _with_experiment(overrides)])
-        values = _resolved(composed)
+        values = _resolved(with_sources(_composed(others, conf_dir), sources))
     except MissingMandatoryValue as error:
         raise ConfigError([Problem(str(error.full_key), None, "this key is required", "add it")]) from error
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        raise ConfigError([Problem("configuration", None, str(error).splitlines()[0])]) from error
-    _expand_benchmarks(values, conf_dir)
+        why = " ".join(str(error).splitlines()[:2])
+        raise ConfigError([Problem("configuration", None, why)]) from error
+    expand_benchmarks(values, conf_dir)
     return validate(values)
+
+
+def _composed(overrides: Sequence[str], conf_dir: Path) -> DictConfig:
+    try:
+        with initialize_config_dir(config_dir=str(conf_dir), version_base="1.3"):
+            # ++ sets a key whether or not the YAML already names it; the schema knows which keys exist.
+            return compose("config", [_forced(text, conf_dir) for text in _with_experiment(overrides)])
+    except ValueError:  # a name where a list needs a number
+        below = below_train(overrides)
+        if below:
+            refuse_keys_of_one_source(below, _composed([text for text in overrides if text not in below], conf_dir))
+        raise
 
 
 def _with_experiment(overrides: Sequence[str]) -> list[str]:
@@ -160,28 +190,6 @@ def _over(below: Any, above: Any) -> Any:
     return {**below, **{key: _over(below.get(key), value) for key, value in above.items()}}
 
 
-def _expand_benchmarks(values: Any, conf_dir: Path) -> None:
-    """Replace names in `eval.benchmarks` by what `conf/benchmark/<name>.yaml` says."""
-    section = values.get("eval")
-    if not isinstance(section, dict):
-        raise ConfigError([Problem("eval", section, "this is a group of keys", "set eval.every and so on")])
-    known = _groups(conf_dir).get("benchmark", [])
-    names = section.get("benchmarks") or []
-    if not isinstance(names, list):
-        raise ConfigError([Problem("eval.benchmarks", names, "this is a list", f"write eval.benchmarks=[{names}]")])
-    expanded = []
-    for entry in names:
-        if not isinstance(entry, str):
-            expanded.append(entry)
-            continue
-        if entry not in known:
-            why = f"there is no such benchmark; there are: {', '.join(known)}"
-            raise ConfigError([Problem("eval.benchmarks", entry, why, _did_you_mean(entry, known, otherwise=""))])
-        source = yaml.safe_load((conf_dir / "benchmark" / f"{entry}.yaml").read_text())
-        expanded.append({"name": entry, "source": source})
-    section["benchmarks"] = expanded
-
-
 def continued_config(stored: Path, overrides: Sequence[str], conf_dir: Path = CONF_DIR) -> Config:
     """The stored configuration of a run with single keys overridden; groups cannot change in mid-run.
 
@@ -192,8 +200,10 @@ def continued_config(stored: Path, overrides: Sequence[str], conf_dir: Path = CO
     if problems := _override_problems(overrides, conf_dir):
         raise ConfigError(problems)
     try:
-        values = OmegaConf.load(stored)
-        for text in overrides:
+        others, sources = set_apart(overrides)
+        values = with_sources(OmegaConf.load(stored), sources)
+        refuse_keys_of_one_source(others, values)
+        for text in others:
             override = OverridesParser.create().parse_override(text)
             if override.key_or_group in _groups(conf_dir):
                 why = "a run that continues keeps its groups"
@@ -204,7 +214,7 @@ def continued_config(stored: Path, overrides: Sequence[str], conf_dir: Path = CO
         plain = _resolved(values)
     except (OSError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError([Problem(str(stored), None, f"cannot be read ({error})")]) from error
-    _expand_benchmarks(plain, conf_dir)
+    expand_benchmarks(plain, conf_dir)
     return validate(plain)
 
 

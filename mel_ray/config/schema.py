@@ -4,15 +4,17 @@ Defaults stand here alone, and in `learning` and `cluster`, the two sections too
 the embedded default, a tiny model on two CPU cores; a file in `conf/` holds what differs.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter, WrapValidator, model_validator
+from pydantic_core import PydanticCustomError
 
 from mel_ray.config.cluster import ClusterConfig
 from mel_ray.config.learning import AlgorithmConfig, MelConfig
 from mel_ray.config.section import NameIn, Section, extraction_rules
 
 ExtractionRule = Annotated[str, NameIn("extraction rule", extraction_rules)]
+AllowedValue = str | int | float | bool | None
 
 
 class RunConfig(Section):
@@ -42,7 +44,9 @@ class ModelConfig(Section):
     system_prompt: str | None = None
     """System message of every prompt; null for none."""
     chat_template: str | None = None
-    """Chat template in Jinja; null takes the tokenizer's own, or the plain one of docs/data.md."""
+    """Chat template in Jinja, or a template's name in the model; null takes the model's default (docs/data.md)."""
+    template_arguments: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
+    """Arguments of the chat template, e.g. {enable_thinking: false} for Qwen3."""
     stop_tokens: tuple[str, ...] = ()
     """Tokens that end a completion, in addition to the tokenizer's end-of-sequence token."""
 
@@ -53,27 +57,34 @@ class SourceConfig(Section):
     kind: Literal["world", "table"] = "world"
     """Source of the questions: the embedded world, or files with named columns."""
     path: str | None = None
-    """Table: file or folder (.parquet, .jsonl, .csv), or hub id of a dataset."""
+    """Table: file or folder (.parquet, .jsonl, .json, .csv, also with .gz or .zst), or hub id of a dataset."""
     hub_files: str = "*.parquet"
     """Table on the hub: glob pattern of the files to read."""
     question: str = "question"
-    """Table: column of the question; dots and numbers address nested fields, e.g. prompt.0.content."""
+    """Table: column of the question, as text or as messages (dots and numbers address nested fields, as in
+    prompt.0.content), or a Jinja template over the row, as in "{{ Body }} {{ Question }}"."""
     answer: str = "answer"
-    """Table: column of the correct answer."""
+    """Table: column of the correct answer, or a Jinja template over the row."""
+    answers: Literal["all", "any"] = "all"
+    """Table: what a list of answers asks for: all of them as one list, or any one of them."""
     answer_pattern: str | None = None
     """Table: regular expression whose first group is the answer; null takes the whole column."""
     answer_in_box: bool = False
-    r"""Table: the answer is the last \boxed{} of its column."""
+    r"""Table: the answer stands in the \boxed{} of its column's final statement; several boxes there are a list."""
     tolerance: str | None = None
     """Table: column of a numeric tolerance of the answer; null for exact answers."""
-    where: dict[str, str | int | bool] = Field(default_factory=dict)
-    """Table: keep only rows whose columns have these values."""
+    options: str | None = None
+    """Table: column of a multiple-choice question's options; null where there are none."""
+    where: dict[str, AllowedValue | tuple[AllowedValue, ...]] = Field(default_factory=dict)
+    """Table: keep only rows whose columns have these values, or one of a list of values."""
     strip_prefix: str = ""
     """Table: text to remove from the start of questions that begin with it."""
     strip_suffix: str = ""
     """Table: text to remove from the end of questions that end with it."""
     deduplicate: bool = True
     """Keep one of several questions with the same text."""
+    conflicts: Literal["drop", "keep", "error"] = "drop"
+    """What to do with a question that stands there with different answers: drop it, keep it with each, or stop."""
     limit: int | None = Field(None, ge=1)
     """Number of questions to use, from the first; null uses all."""
     split: Literal["train", "heldout"] = "train"
@@ -86,23 +97,80 @@ class SourceConfig(Section):
     """World: seed of the questions."""
 
 
+class TrainSourceConfig(SourceConfig):
+    """Where training questions come from: one source with these keys, or a list of sources, each with these keys."""
+
+    name: str = Field("train", coerce_numbers_to_str=True)
+    """Name in metrics and messages; each of several sources needs its own."""
+    weight: float = Field(1.0, gt=0.0, allow_inf_nan=False)
+    """Among several sources: how often questions are taken from this one, relative to the other weights."""
+    prompt: str | None = None
+    """User message in Jinja for the questions of this source; null takes data.prompt."""
+    pass_rate: tuple[float, float] | None = None
+    """Keep only questions with a pass rate in [lowest, highest], as measured by `mel pass-rate`; null keeps all."""
+    pass_rate_file: str | None = None
+    """File written by `mel pass-rate`, for pass_rate."""
+
+
+def _source_or_sources(given: Any, _: Any) -> TrainSourceConfig | tuple[TrainSourceConfig, ...]:
+    """One source or a list of them; an entry of a list that has a path and no kind is a table."""
+    if not isinstance(given, list | tuple):
+        return TrainSourceConfig.model_validate(given)
+    if not given:
+        raise PydanticCustomError("no_sources", "this list needs at least one source")
+    entries = [{"kind": "table", **one} if isinstance(one, dict) and "path" in one else one for one in given]
+    return TypeAdapter(tuple[TrainSourceConfig, ...]).validate_python(entries)
+
+
 class DataConfig(Section):
     """Training questions and the prompt made from them."""
 
-    train: SourceConfig = SourceConfig()
+    train: Annotated[TrainSourceConfig | tuple[TrainSourceConfig, ...], WrapValidator(_source_or_sources)] = (
+        TrainSourceConfig()
+    )
     prompt: str = "Problem: {{ question }}"
     """User message in Jinja, made from a question."""
     max_prompt_tokens: int | None = Field(None, ge=1)
     """Longest prompt in tokens; longer ones are dropped and counted. null allows what leaves room for a completion."""
 
+    @property
+    def sources(self) -> tuple[TrainSourceConfig, ...]:
+        return self.train if isinstance(self.train, tuple) else (self.train,)
+
+    def source_key(self, source: TrainSourceConfig) -> str:
+        """How problems name a training source: data.train, or data.train[name] in a list."""
+        return f"data.train[{source.name}]" if isinstance(self.train, tuple) else "data.train"
+
+
+class RewardPart(Section):
+    """One part of the reward; a bare number stands for its weight."""
+
+    weight: float = 1.0
+    """Factor of the part's value in the reward."""
+    function: str | None = None
+    """Your own part as package.module:function; null is the built-in part of this name, or that of reward.function."""
+    pattern: str | None = None
+    """Regular expression; the part is 1 for a response in which it is found, else 0."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_weight(cls, given: Any) -> Any:
+        if isinstance(given, dict | RewardPart):
+            return given
+        if isinstance(given, int | float) and not isinstance(given, bool):
+            return {"weight": given}
+        raise PydanticCustomError("reward_part", "a part is its weight, or a mapping with weight, function or pattern")
+
 
 class RewardConfig(Section):
-    """How answers are found and judged."""
+    """How answers are found, judged and rewarded."""
 
     extract: tuple[ExtractionRule, ...] = ("boxed",)
     """Rules that look for the answer in a response; the first that finds one counts."""
     function: str | None = None
     """Your own reward as package.module:function (docs/rewards.md); null uses the built-in verifier."""
+    parts: dict[str, RewardPart] = Field(default_factory=dict)
+    """Weights of named parts whose sum is the reward, as in {correct: 1, format: 0.2}; empty rewards correctness."""
     max_failure_rate: float = Field(0.2, gt=0.0, le=1.0)
     """Share of judgements that may end in a timeout or an error before the run stops."""
 
@@ -122,12 +190,21 @@ class RolloutConfig(Section):
     """Longest completion, in tokens."""
 
 
-class BenchmarkConfig(Section):
-    """A benchmark; a bare name stands for a file in conf/benchmark/."""
+class BenchmarkSourceConfig(SourceConfig):
+    """The questions of a benchmark; all of them are asked unless it says otherwise."""
 
-    name: str
+    deduplicate: bool = False
+    """Keep one of several questions with the same text."""
+    conflicts: Literal["drop", "keep", "error"] = "keep"
+    """What to do with a question that stands there with different answers: drop it, keep it with each, or stop."""
+
+
+class BenchmarkConfig(Section):
+    """A benchmark; a bare name stands for a file in conf/benchmark/, and name=path for a file of your own."""
+
+    name: str = Field(coerce_numbers_to_str=True)
     """Name in metrics and files."""
-    source: SourceConfig
+    source: BenchmarkSourceConfig
 
 
 class EvalConfig(Section):
@@ -140,7 +217,11 @@ class EvalConfig(Section):
     after: bool = True
     """Evaluate the final policy."""
     benchmarks: tuple[BenchmarkConfig, ...] = ()
-    """Names in conf/benchmark/, or entries with a name and a source."""
+    """Names in conf/benchmark/, name=path for files of your own, or entries with a name and keys of a source."""
+    decontaminate: Literal["report", "drop"] = "report"
+    """What to do with training questions that overlap with a benchmark's: count them, or drop them."""
+    max_overlap: float = Field(0.5, gt=0.0, le=1.0)
+    """Overlap from which on a training question counts as contaminated, as a share of the benchmark's question."""
     samples: int = Field(8, ge=0)
     """Sampled answers per question, n of Avg@n and Pass@k; 0 leaves both out."""
     pass_k: tuple[int, ...] = ()

@@ -1,27 +1,52 @@
-"""Loading questions: the embedded world, or a table (Parquet, JSONL, CSV) with a mapping of columns."""
+"""Loading questions: the embedded world, or files whose columns hold questions and answers."""
 
-import csv
-import json
 import re
-import sys
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+
+from jinja2 import TemplateError
 
 from mel_ray.config.schema import SourceConfig
+from mel_ray.data.columns import (
+    MissingError,
+    WrongKindError,
+    allows,
+    as_text,
+    columns_of,
+    fill,
+    from_json,
+    is_template,
+    pick,
+)
+from mel_ray.data.files import find_files
+from mel_ray.data.formats import Record, read_records
+from mel_ray.data.golds import truth_of
+from mel_ray.data.messages import are_messages, split_messages
+from mel_ray.data.repetitions import SHOWN, Conflict, conflict_words, settle
 from mel_ray.records.problem import ConfigError, Problem
-from mel_ray.records.question import Question, Truth
+from mel_ray.records.question import Message, Question, Truth
 
-SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A row without a question or an answer: where it stands, what it lacks, and what it has instead."""
+
+    place: str
+    reason: str
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The questions of a source, and how many rows they came from."""
+    """The questions of a source, and what became of its rows; `notes` are sentences about what was left out."""
 
     questions: tuple[Question, ...]
     rows: int
+    repeated: int = 0
+    dropped: tuple[Dropped, ...] = ()
+    conflicts: tuple[Conflict, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def load(source: SourceConfig, path: str = "data.train") -> Loaded:
@@ -30,153 +55,104 @@ def load(source: SourceConfig, path: str = "data.train") -> Loaded:
     Raises:
         ConfigError: nothing to read, a wrong schema, or no questions; one sentence each.
     """
+    dropped: list[Dropped] = []
     if source.kind == "world":
         from mel_ray.data.world.problems import questions
 
         found = questions(source.split, source.count, source.seed, source.phrasings)
         rows: Iterable[Question] = (Question(problem.question, Truth(problem.answer)) for problem in found)
     else:
-        rows = _table_questions(source, path)
-    kept, seen, count = [], set(), 0
-    for row in rows:
-        count += 1
-        key = " ".join(row.text.split()) if source.deduplicate else str(count)
-        if key not in seen:
-            seen.add(key)
-            kept.append(row)
-    if not kept:
-        why = "there are no questions in it"
-        raise ConfigError([Problem(f"{path}.path", source.path, why, "give a non-empty dataset")])
-    return Loaded(tuple(kept[: source.limit]), count)
+        rows = _table_questions(source, path, dropped)
+    settled = settle(rows, source, path)
+    if not settled.kept:
+        raise ConfigError([_nothing(source, path, dropped, settled.conflicts)])
+    notes = (*_drop_notes(dropped), *_conflict_notes(settled.conflicts, source, path))
+    return Loaded(
+        settled.kept[: source.limit],
+        settled.rows + len(dropped),
+        settled.repeated,
+        tuple(dropped),
+        settled.conflicts,
+        notes,
+    )
 
 
-def _table_questions(source: SourceConfig, path: str) -> Iterator[Question]:
-    for file in _files(source, path):
+def _table_questions(source: SourceConfig, path: str, dropped: list[Dropped]) -> Iterator[Question]:
+    for file in find_files(source, path):
         try:
-            for number, row in enumerate(_rows(file), 1):
-                where = _Where(row, file, number, path)
-                if all(where.text(column) == str(wanted) for column, wanted in source.where.items()):
-                    question = _stripped(where.text(source.question), source)
-                    answer = _answer(where.text(source.answer), source)
-                    truth = Truth(answer, tolerance=_tolerance(where, source))
-                    yield Question(question, truth, columns=row)
-        except (OSError, ValueError, IndexError, re.error, csv.Error) as error:
+            for record in read_records(file, _wanted(source, path)):
+                try:
+                    if allows(record.columns, source.where):
+                        yield _question(record, source)
+                except MissingError as missing:
+                    dropped.append(Dropped(record.place, missing.reason, missing.detail))
+                except WrongKindError as error:
+                    remedy = f"mend the row, or set {path}.question and {path}.answer to other columns"
+                    raise ConfigError([Problem(path, None, f"{record.place}: {error}", remedy)]) from error
+        except (OSError, ValueError, re.error) as error:
             why = f"cannot read {file}: {str(error).splitlines()[0]}"
-            raise ConfigError([Problem(f"{path}.path", source.path, why)]) from error
+            raise ConfigError([Problem(f"{path}.path", source.path, why, "mend the file or give another")]) from error
 
 
-def _stripped(question: str, source: SourceConfig) -> str:
-    return question.removeprefix(source.strip_prefix).removesuffix(source.strip_suffix).strip()
-
-
-def _files(source: SourceConfig, path: str) -> list[Path]:
-    key = f"{path}.path"
-    if source.path is None:
-        raise ConfigError([Problem(key, None, "a table needs a file, a folder or a dataset's hub id", "set it")])
-    local = Path(source.path).expanduser()
-    if not local.exists():
-        if source.path.startswith((".", "/", "~")) or source.path.count("/") != 1 or local.suffix in SUFFIXES:
-            raise ConfigError([Problem(key, source.path, "there is no such file or folder", "give an existing one")])
-        local = _from_hub(source, key)
-    files = [local] if local.is_file() else sorted(f for f in local.rglob("*") if f.suffix in SUFFIXES)
-    if not files or any(file.suffix not in SUFFIXES for file in files):
-        raise ConfigError([Problem(key, source.path, f"there are no files of kind {', '.join(SUFFIXES)}")])
-    return files
-
-
-def _from_hub(source: SourceConfig, key: str) -> Path:
-    from huggingface_hub import snapshot_download
-
+def _wanted(source: SourceConfig, path: str) -> frozenset[str]:
     try:
-        folder = snapshot_download(str(source.path), repo_type="dataset", allow_patterns=[source.hub_files])
-    except Exception as error:  # the hub client raises a dozen kinds, which all mean: not available
-        why = f"neither a local path nor available from the hub ({type(error).__name__})"
-        raise ConfigError(
-            [Problem(key, source.path, why, "check the name and the network, or give a local copy")]
-        ) from error
-    return Path(folder)
+        return columns_of(source.question)
+    except TemplateError as error:
+        why = f"the template cannot be used: {error.message}"
+        raise ConfigError([Problem(f"{path}.question", source.question, why)]) from error
 
 
-def _rows(file: Path) -> Iterator[dict[str, Any]]:
-    if file.suffix == ".parquet":
-        import pyarrow.parquet
-
-        for batch in pyarrow.parquet.ParquetFile(file).iter_batches():
-            yield from batch.to_pylist()
-    elif file.suffix == ".csv":
-        csv.field_size_limit(sys.maxsize)
-        with file.open(encoding="utf-8", newline="") as stream:
-            yield from csv.DictReader(stream)
-    else:
-        with file.open(encoding="utf-8") as stream:
-            for line in stream:
-                if line.strip():
-                    yield json.loads(line)
+def _question(record: Record, source: SourceConfig) -> Question:
+    context, text = _asked(record, source)
+    text = text.strip().removeprefix(source.strip_prefix).removesuffix(source.strip_suffix).strip()
+    if not text:
+        raise MissingError("no question")
+    return Question(text, truth_of(record.columns, source), context, columns=record.columns)
 
 
-@dataclass(frozen=True, slots=True)
-class _Where:
-    """A row, and where it stands, for errors."""
-
-    row: Any
-    file: Path
-    number: int
-    path: str
-
-    def text(self, key: str) -> str:
-        """The value under a dotted key: `prompt.0.content` takes item 0 of the list `prompt`, then `content`.
-
-        A list of texts (OlympiadBench's `final_answer`) is joined by commas.
-        """
-        value = self.row
-        for part in key.split("."):
-            if isinstance(value, dict) and part in value:
-                value = value[part]
-            elif isinstance(value, list) and part.isdigit() and int(part) < len(value):
-                value = value[int(part)]
-            else:
-                found = ", ".join(map(str, self.row)) if isinstance(self.row, dict) else type(self.row).__name__
-                why = f"row {self.number} of {self.file.name} has no column '{key}'; it has: {found}"
-                remedy = f"set {self.path}.question and {self.path}.answer to your columns"
-                raise ConfigError([Problem(self.path, None, why, remedy)])
-        if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-            return ", ".join(value)
-        if value is None or isinstance(value, dict | list):
-            why = f"'{key}' in row {self.number} of {self.file.name} is not a text or number"
-            raise ConfigError([Problem(self.path, None, why)])
-        return str(value)
+def _asked(record: Record, source: SourceConfig) -> tuple[tuple[Message, ...], str]:
+    """The messages before the question, and its text."""
+    if is_template(source.question):
+        return (), as_text(fill(source.question, record.columns), "question")
+    value = pick(record.columns, source.question)
+    spelled = from_json(value)
+    return split_messages(spelled) if are_messages(spelled) else ((), as_text(value, "question"))
 
 
-def _answer(text: str, source: SourceConfig) -> str:
-    """The ground truth within the answer column.
-
-    Raises:
-        ValueError: the column does not hold what `answer_pattern` or `answer_in_box` promise.
-    """
-    if source.answer_pattern:
-        match = re.search(source.answer_pattern, text)
-        if not match:
-            raise ValueError(f"answer_pattern does not match {text[-60:]!r}")
-        text = match[1]
-    if source.answer_in_box:
-        start = text.rfind("\\boxed{")
-        if start < 0:
-            raise ValueError(f"no \\boxed{{}} in {text[-60:]!r}")
-        text = _braced(text[start + len("\\boxed") :])
-    return text.strip().strip("$").strip()
+# -- what is said of it
 
 
-def _braced(text: str) -> str:
-    """What the braces that `text` begins with enclose."""
-    depth = 0
-    for position, character in enumerate(text):
-        depth += {"{": 1, "}": -1}.get(character, 0)
-        if depth == 0:
-            return text[1:position]
-    raise ValueError(f"unclosed \\boxed{{}} in {text[:60]!r}")
+def _nothing(source: SourceConfig, path: str, dropped: Sequence[Dropped], conflicts: Sequence[Conflict]) -> Problem:
+    if conflicts:
+        why = f"nothing is left: {conflict_words(conflicts)}"
+        return Problem(f"{path}.conflicts", source.conflicts, why, "name the columns that make up a question")
+    if dropped:
+        first, count = dropped[0], len(dropped)
+        why = f"there are no questions in it: {first.place} has {first.reason}{first.detail}" + (
+            f" ({count} rows were dropped)" if count > 1 else ""
+        )
+        filters = f" and {path}.where" if source.where else ""
+        remedy = f"set {path}.question and {path}.answer{filters} to your columns"
+        return Problem(f"{path}.path", source.path, why, remedy)
+    why = "there are no questions in it" + (f" where {source.where}" if source.where else "")
+    return Problem(f"{path}.path", source.path, why, "give a non-empty dataset")
 
 
-def _tolerance(where: _Where, source: SourceConfig) -> float:
-    if source.tolerance is None or not isinstance(where.row, dict) or where.row.get(source.tolerance) in (None, ""):
-        return 0.0
-    return float(str(where.row[source.tolerance]).split(",")[0])
+def _drop_notes(dropped: Sequence[Dropped]) -> Iterator[str]:
+    for reason, count in Counter(one.reason for one in dropped).most_common():
+        places = [one.place for one in dropped if one.reason == reason]
+        yield f"{_rows(count)} dropped: {reason} ({_listed(places)})"
+
+
+def _rows(count: int) -> str:
+    return f"{count} row" if count == 1 else f"{count} rows"
+
+
+def _listed(items: Sequence[str]) -> str:
+    return ", ".join(items[:SHOWN]) + (f" and {len(items) - SHOWN} more" if len(items) > SHOWN else "")
+
+
+def _conflict_notes(conflicts: Sequence[Conflict], source: SourceConfig, path: str) -> Iterable[str]:
+    if conflicts:
+        done = "all were dropped" if source.conflicts == "drop" else "each was kept with every answer"
+        yield f"{conflict_words(conflicts)}; {done} ({path}.conflicts={source.conflicts})"

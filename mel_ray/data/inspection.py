@@ -1,21 +1,23 @@
-"""What a dataset holds: counts, lengths, repeated questions, kinds of answers, overlap with benchmarks."""
+"""What a dataset holds: counts, lengths, what was left out, kinds of answers, overlap with benchmarks."""
 
-import html
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from mel_ray.config.schema import Config
-from mel_ray.config.templates import render
-from mel_ray.data.chat import ChatTokenizer
-from mel_ray.data.datasets import load
-from mel_ray.data.model_folder import locate_model
-from mel_ray.records.problem import ConfigError
+from mel_ray.config.table_checks import find_benchmark_problems, find_column_problems
+from mel_ray.data.contamination import GRAM, Overlap, overlaps
+from mel_ray.data.datasets import Dropped, load
+from mel_ray.data.decontamination import held_out
+from mel_ray.data.files import UnavailableError
+from mel_ray.data.prompt_lengths import PromptLengths, prompt_lengths
+from mel_ray.data.repetitions import Conflict
+from mel_ray.data.training import Seen
+from mel_ray.records.problem import ConfigError, Problem
 from mel_ray.records.question import Question
 
-GRAM = 13
-_WORD = re.compile(r"\w+")
+SHOWN = 5  # rows, conflicts, overlaps and examples that are listed
 _KINDS = (
     ("integer", re.compile(r"[+-]?\d{1,3}(,\d{3})*|[+-]?\d+")),
     ("decimal", re.compile(r"[+-]?\d*\.\d+")),
@@ -32,37 +34,30 @@ def answer_kind(answer: str) -> str:
     return next((kind for kind, pattern in _KINDS if pattern.fullmatch(text)), "expression")
 
 
-def grams(question: str, size: int = GRAM) -> set[tuple[str, ...]]:
-    """Word n-grams in lower case; a shorter question is one gram, the whole of it."""
-    words = tuple(_WORD.findall(question.lower()))
-    return {words[i : i + size] for i in range(max(1, len(words) - size + 1))} if words else set()
+@dataclass(frozen=True, slots=True)
+class Leaks:
+    """A benchmark, its number of questions, and the training questions that overlap with them, the worst first."""
 
-
-def contaminated(train: Iterable[Question], evaluation: Iterable[Question]) -> list[Question]:
-    """Training questions that share a 13-gram with an evaluation question."""
-    known = {gram for question in evaluation for gram in grams(question.text)}
-    return [question for question in train if not known.isdisjoint(grams(question.text))]
+    benchmark: str
+    questions: int
+    overlaps: tuple[Overlap, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
+    """`notes` are sentences about what was left out; `too_long` counts prompts longer than training takes."""
+
     rows: int
+    repeated: int
     questions: tuple[Question, ...]
-    lengths: tuple[int, ...]
+    dropped: tuple[Dropped, ...]
+    conflicts: tuple[Conflict, ...]
+    notes: tuple[str, ...]
+    lengths: PromptLengths
     too_long: int
-    unit: str
     kinds: Counter[str]
-    overlaps: dict[str, tuple[int, int]]  # benchmark -> (its questions, training questions that share a 13-gram)
-
-
-def _lengths(config: Config, questions: Sequence[Question]) -> tuple[tuple[int, ...], str]:
-    """Prompt lengths in tokens where the model's tokenizer can be had, else in words."""
-    try:
-        tokenizer = ChatTokenizer(locate_model(config.model.path), config.model)
-    except ConfigError:
-        return tuple(len(q.text.split()) for q in questions), "words"
-    prompts = (render(config.data.prompt, question=q.text) for q in questions)
-    return tuple(len(tokenizer.prompt_ids(prompt)) for prompt in prompts), "tokens"
+    leaks: tuple[Leaks, ...]
+    max_overlap: float
 
 
 def inspect(config: Config) -> Inspection:
@@ -70,66 +65,107 @@ def inspect(config: Config) -> Inspection:
     Raises:
         ConfigError: the data or a benchmark cannot be loaded.
     """
-    source = config.data.train
-    loaded = load(source)
-    questions = loaded.questions
-    lengths, unit = _lengths(config, questions)
-    overlaps = {}
+    if problems := list(_column_problems(config)):
+        raise ConfigError(problems)
+    seen, sources = Seen(), []
+    asked: list[tuple[Question, str]] = []
+    notes: list[str] = []
+    for source in config.data.sources:
+        key = config.data.source_key(source)
+        loaded = load(source, key)
+        named = [replace(question, source=source.name) for question in loaded.questions]
+        new, repeated = seen.new(named, source, key)
+        asked += [(question, source.prompt or config.data.prompt) for question in new]
+        prefix = f"source {source.name}: " if len(config.data.sources) > 1 else ""
+        notes += [prefix + note for note in (*loaded.notes, repeated) if note]
+        sources.append(loaded)
+    questions = tuple(question for question, _ in asked)
+    lengths = prompt_lengths(config, asked)
+    held: dict[str, Sequence[Question]] = {}
     for benchmark in config.eval.benchmarks:
-        held = load(benchmark.source, f"eval.benchmarks[{benchmark.name}].source").questions
-        overlaps[benchmark.name] = (len(held), len(contaminated(questions, held)))
-    too_long = sum(length > config.prompt_limit for length in lengths) if unit == "tokens" else 0
-    kinds = Counter(answer_kind(question.truth.answer) for question in questions)
-    return Inspection(loaded.rows, questions, lengths, too_long, unit, kinds, overlaps)
+        try:
+            found = load(benchmark.source, f"eval.benchmarks[{benchmark.name}]")
+        except UnavailableError as error:
+            notes.append(f"benchmark {benchmark.name} was not compared: {error.problems[0]}")
+            continue
+        held[benchmark.name] = found.questions
+        notes += [f"benchmark {benchmark.name}: {note}" for note in found.notes]
+    all_tables = [one for one in questions if _is_table(config, one)]
+    shared = overlaps(all_tables, held_out(config, held))
+    return Inspection(
+        rows=sum(one.rows for one in sources),
+        repeated=sum(one.repeated for one in sources),
+        questions=questions,
+        dropped=tuple(row for one in sources for row in one.dropped),
+        conflicts=tuple(conflict for one in sources for conflict in one.conflicts),
+        notes=tuple(notes),
+        lengths=lengths,
+        too_long=sum(length > config.prompt_limit for length in lengths.values) if lengths.unit == "tokens" else 0,
+        kinds=Counter(answer_kind(question.truth.answer) for question in questions),
+        leaks=tuple(
+            Leaks(name, len(found), tuple(one for one in shared if one.benchmark == name))
+            for name, found in held_out(config, held).items()
+        ),
+        max_overlap=config.eval.max_overlap,
+    )
 
 
-def _quantile(values: Sequence[int], share: float) -> int:
+def _column_problems(config: Config) -> Iterator[Problem]:
+    for source in config.data.sources:
+        yield from find_column_problems(source, config.data.source_key(source))
+    for benchmark in config.eval.benchmarks:
+        yield from find_column_problems(benchmark.source, f"eval.benchmarks[{benchmark.name}]")
+    yield from find_benchmark_problems(config.eval.benchmarks)
+
+
+def _is_table(config: Config, question: Question) -> bool:
+    return any(source.kind == "table" and source.name == question.source for source in config.data.sources)
+
+
+# -- as text
+
+
+def quantile(values: Sequence[int], share: float) -> int:
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 
 def text(found: Inspection) -> str:
-    lengths = found.lengths
+    values = found.lengths.values
     lines = [
-        f"rows {found.rows}, questions {len(found.questions)}, repeated {found.rows - len(found.questions)}",
-        f"prompt {found.unit}: median {_quantile(lengths, 0.5)}, 95% {_quantile(lengths, 0.95)}, longest {max(lengths)}"
+        f"rows {found.rows}, questions {len(found.questions)}, repeated {found.repeated}",
+        *found.notes,
+        *(f"  {one.place}: {one.reason}{one.detail}" for one in found.dropped[:SHOWN]),
+        *(f"  {' and '.join(one.answers)}: {_line(one.text, 200)}" for one in found.conflicts[:SHOWN]),
+        f"prompt {found.lengths.unit} ({found.lengths.how}): median {quantile(values, 0.5)}, "
+        f"95% {quantile(values, 0.95)}, longest {max(values)}"
         + (f", too long {found.too_long}" if found.too_long else ""),
         "answers: " + ", ".join(f"{kind} {count}" for kind, count in found.kinds.most_common()),
     ]
-    for name, (count, shared) in found.overlaps.items():
-        lines.append(f"contamination: {shared} training questions share a {GRAM}-gram with {name} ({count} questions)")
+    for leaks in found.leaks:
+        lines += _leak_lines(leaks, found.max_overlap)
     lines.append("examples:")
-    step = max(1, len(found.questions) // 5)
-    for question in found.questions[::step][:5]:
-        lines.append(f"  {' '.join(question.text.split())[:300]}\n    answer: {question.truth.answer}")
+    step = max(1, len(found.questions) // SHOWN)
+    for question in found.questions[::step][:SHOWN]:
+        lines += [f"  {_line(question.text, 300)}", f"    answer: {_answers(question)}"]
     return "\n".join(lines)
 
 
-def _bars(title: str, counts: Sequence[tuple[str, int]]) -> str:
-    top = max((count for _, count in counts), default=1) or 1
-    rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td><i style='width:{300 * count / top:.0f}px'></i> {count}</td></tr>"
-        for name, count in counts
-    )
-    return f"<h2>{html.escape(title)}</h2><table>{rows}</table>"
+def _line(text: str, length: int) -> str:
+    return " ".join(text.split())[:length]
 
 
-def _histogram(values: Sequence[int], bins: int = 20) -> list[tuple[str, int]]:
-    low, high = min(values), max(values)
-    width = max(1, -(-(high - low + 1) // bins))
-    counts = Counter((value - low) // width for value in values)
-    return [(f"{low + n * width}-{low + (n + 1) * width - 1}", counts[n]) for n in range(max(counts) + 1)]
+def _answers(question: Question) -> str:
+    return " or ".join((question.truth.answer, *question.truth.alternatives))
 
 
-def page(found: Inspection) -> str:
-    """A small self-contained page."""
-    style = ("body{font:15px/1.5 system-ui,sans-serif;max-width:900px;margin:24px auto;padding:0 16px;color:#1c2430}"
-             "td{padding:1px 10px 1px 0;white-space:nowrap}i{display:inline-block;height:12px;background:#1f5fbf}"
-             "pre{white-space:pre-wrap;background:#f6f8fa;padding:12px;border-radius:6px}")  # fmt: skip
-    return (
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>mel_ray data</title><style>{style}</style>"
-        f"<h1>Dataset</h1><pre>{html.escape(text(found))}</pre>"
-        + _bars(f"Prompt length in {found.unit}", _histogram(found.lengths))
-        + _bars("Answer length in characters", _histogram([len(q.truth.answer) for q in found.questions]))
-        + _bars("Answer kinds", found.kinds.most_common())
-        + "</html>"
-    )
+def _leak_lines(leaks: Leaks, limit: float) -> list[str]:
+    """The count that matters, and the worst pairs."""
+    worst = [one for one in leaks.overlaps if one.share >= limit]
+    largest = f"; the largest overlap is {leaks.overlaps[0].share:.0%}" if leaks.overlaps else ""
+    lines = [
+        f"contamination: {len(worst)} training questions hold {limit:.0%} or more of a question of {leaks.benchmark} "
+        f"({leaks.questions} questions), {len(leaks.overlaps)} share {GRAM} words in a row with one{largest}"
+    ]
+    for one in leaks.overlaps[:SHOWN]:
+        lines += [f"  {one.share:.0%} of: {_line(one.held.text, 200)}", f"    in: {_line(one.train.text, 200)}"]
+    return lines

@@ -1,17 +1,20 @@
 """Everything that is made ready before Ray starts: model folder, tokenizer, prompts, benchmarks; and its problems."""
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from mel_ray.config.schema import Config, SourceConfig
+from mel_ray.config.schema import BenchmarkConfig, Config
 from mel_ray.data.chat import ChatTokenizer
 from mel_ray.data.datasets import load
+from mel_ray.data.decontamination import decontaminated
+from mel_ray.data.interleave import Turns
 from mel_ray.data.model_folder import locate_model
-from mel_ray.data.prompts import Rendered, render_prompts
+from mel_ray.data.model_support import support_problems
+from mel_ray.data.prompts import Rendered, usable_prompts
+from mel_ray.data.training import TrainSource, load_training
 from mel_ray.records.evaluation import Benchmark
 from mel_ray.records.problem import ConfigError, Problem
 
@@ -22,13 +25,31 @@ T = TypeVar("T")
 class Prepared:
     model_folder: Path
     tokenizer: ChatTokenizer
-    prompts: Rendered
+    sources: tuple[TrainSource, ...]
     benchmarks: tuple[Benchmark, ...]
+    notes: tuple[str, ...] = ()  # on benchmarks, and on contaminated questions that were kept
+
+    @property
+    def prompts(self) -> Rendered:
+        """Those of all training sources."""
+        rendered = [source.rendered for source in self.sources]
+        prompts = tuple(prompt for one in rendered for prompt in one.prompts)
+        return Rendered(prompts, sum(one.too_long for one in rendered), sum(one.rows for one in rendered))
+
+    @property
+    def dropped(self) -> list[str]:
+        """Which questions were left out and why, one sentence each."""
+        several = len(self.sources) > 1
+        found = [(f"source {one.name}: " if several else "") + why for one in self.sources for why in one.dropped]
+        return [*found, *self.notes]
+
+    @property
+    def weight_files(self) -> list[Path]:
+        return sorted([*self.model_folder.glob("*.safetensors"), *self.model_folder.glob("*.bin")])
 
     @property
     def weight_bytes(self) -> int:
-        files = [*self.model_folder.glob("*.safetensors"), *self.model_folder.glob("*.bin")]
-        return sum(file.stat().st_size for file in files)
+        return sum(file.stat().st_size for file in self.weight_files)
 
 
 def _attempt(make: Callable[[], T], problems: list[Problem]) -> T | None:
@@ -39,20 +60,34 @@ def _attempt(make: Callable[[], T], problems: list[Problem]) -> T | None:
         return None
 
 
-def _positions(folder: Path) -> int | None:
-    """Longest sequence a model was made for, where its configuration says so."""
-    settings = json.loads((folder / "config.json").read_text())
-    return (settings.get("text_config") or settings).get("max_position_embeddings")
+def _benchmark(config: Config, entry: BenchmarkConfig, tokenizer: ChatTokenizer) -> tuple[Benchmark, list[str]]:
+    """The benchmark, and what was left out of it."""
+    path = f"eval.benchmarks[{entry.name}]"
+    loaded = load(entry.source, path)
+    named = [replace(question, source=entry.name) for question in loaded.questions]
+    rendered = usable_prompts(config, tokenizer, named, loaded.rows, path)
+    notes = [f"benchmark {entry.name}: {note}" for note in loaded.notes]
+    if rendered.too_long:
+        why = f"longer than {config.prompt_limit} prompt tokens"
+        notes.append(f"benchmark {entry.name}: {rendered.too_long} questions dropped: {why}")
+    return Benchmark(entry.name, rendered.prompts), notes
 
 
-def _prompts(config: Config, source: SourceConfig, path: str, tokenizer: ChatTokenizer) -> Rendered:
-    loaded = load(source, path)
-    limit = config.prompt_limit
-    rendered = render_prompts(loaded.questions, tokenizer, config.data.prompt, limit, loaded.rows)
-    if not rendered.prompts:
-        why = f"all {len(loaded.questions)} questions are longer than the limit of {limit} prompt tokens"
-        raise ConfigError([Problem(path, None, why, "raise model.max_context or data.max_prompt_tokens")])
-    return rendered
+def _too_few(config: Config, sources: Sequence[TrainSource]) -> Iterator[Problem]:
+    """Where a batch would have to hold a question twice."""
+    count, turns = config.rollout.prompts_per_step, Turns([source.weight for source in config.data.sources])
+    for index, source in enumerate(sources):
+        usable, most = len(source.rendered.prompts), turns.most_in(count, index)
+        if usable >= most:
+            continue
+        dropped = "; ".join(why for why in source.dropped)
+        because = f" ({dropped})" if dropped else ""
+        if len(sources) == 1:
+            why, remedy = f"the dataset has only {usable} usable questions{because}", "lower it"
+        else:
+            why = f"source {source.name} has only {usable} usable questions{because}, and a batch takes up to {most}"
+            remedy = "lower it, or the weight of this source"
+        yield Problem("rollout.prompts_per_step", count, why, remedy)
 
 
 def prepare(config: Config, with_training_data: bool = True) -> Prepared:
@@ -66,25 +101,23 @@ def prepare(config: Config, with_training_data: bool = True) -> Prepared:
     tokenizer = _attempt(lambda: ChatTokenizer(folder, config.model), problems) if folder else None
     if tokenizer is None or folder is None:
         if with_training_data:
-            _attempt(lambda: load(config.data.train), problems)  # report its problems too
+            for one in config.data.sources:  # report their problems too
+                _attempt(partial(load, one, config.data.source_key(one)), problems)
         raise ConfigError(problems)
-    train: Rendered | None = Rendered((), 0, 0)
+    train: tuple[TrainSource, ...] | None = ()
     if with_training_data:
-        train = _attempt(lambda: _prompts(config, config.data.train, "data.train", tokenizer), problems)
-    benchmarks = []
-    for benchmark in config.eval.benchmarks:
-        path = f"eval.benchmarks[{benchmark.name}].source"
-        rendered = _attempt(partial(_prompts, config, benchmark.source, path, tokenizer), problems)
-        if rendered:
-            benchmarks.append(Benchmark(benchmark.name, rendered.prompts))
-    if folder and (positions := _positions(folder)) and positions < config.model.max_context:
-        why = f"the model knows only {positions} positions"
-        problems.append(
-            Problem("model.max_context", config.model.max_context, why, "lower it, and the max_tokens keys")
-        )
-    if with_training_data and train and len(train.prompts) < config.rollout.prompts_per_step:
-        why = f"the dataset has only {len(train.prompts)} usable questions"
-        problems.append(Problem("rollout.prompts_per_step", config.rollout.prompts_per_step, why, "lower it"))
+        train = _attempt(lambda: load_training(config, tokenizer), problems)
+    benchmarks: list[Benchmark] = []
+    notes: list[str] = []
+    for entry in config.eval.benchmarks:
+        if made := _attempt(partial(_benchmark, config, entry, tokenizer), problems):
+            benchmarks.append(made[0])
+            notes += made[1]
+    if train:
+        train, contaminated = decontaminated(config, train, benchmarks)
+        notes += contaminated
+    problems += support_problems(config, folder, tokenizer)
+    problems += _too_few(config, train or ())
     if problems or train is None:
         raise ConfigError(problems)
-    return Prepared(folder, tokenizer, train, tuple(benchmarks))
+    return Prepared(folder, tokenizer, train, tuple(benchmarks), tuple(notes))

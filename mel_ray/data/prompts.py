@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
 
-from mel_ray.config.templates import render
+from mel_ray.config.schema import Config
+from mel_ray.config.templates import render, template_problem
 from mel_ray.data.chat import ChatTokenizer
+from mel_ray.records.problem import ConfigError, Problem
 from mel_ray.records.question import Question
 from mel_ray.records.trajectory import Prompt
 
@@ -26,10 +28,30 @@ def render_prompts(
     """One Prompt per question that fits `max_tokens` prompt tokens."""
     prompts = []
     for question in questions:
-        token_ids = tokenizer.prompt_ids(render(template, question=question.text))
+        token_ids = tokenizer.prompt_ids(render(template, question=question.text), question.context)
         if len(token_ids) <= max_tokens:
             prompts.append(Prompt(question, token_ids))
     return Rendered(tuple(prompts), len(questions) - len(prompts), rows or len(questions))
+
+
+def usable_prompts(
+    config: Config, tokenizer: ChatTokenizer, questions: Sequence[Question], rows: int, key: str,
+    template: str | None = None,
+) -> Rendered:  # fmt: skip
+    """The prompts of a source, with a template of its own or `data.prompt`; `key` names the source in problems.
+
+    Raises:
+        ConfigError: the template cannot be rendered, or all questions are too long.
+    """
+    limit = config.prompt_limit
+    named, used = ("data.prompt", config.data.prompt) if template is None else (f"{key}.prompt", template)
+    if why := template_problem(used, "question"):
+        raise ConfigError([Problem(named, used, why, "use only {{ question }}")])
+    rendered = render_prompts(questions, tokenizer, used, limit, rows)
+    if not rendered.prompts:
+        why = f"all {len(questions)} questions are longer than the limit of {limit} prompt tokens"
+        raise ConfigError([Problem(key, None, why, "raise model.max_context or data.max_prompt_tokens")])
+    return rendered
 
 
 @lru_cache(maxsize=2)

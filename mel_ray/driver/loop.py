@@ -8,6 +8,7 @@ from mel_ray.config.schema import Config
 from mel_ray.driver.buffer import Buffer
 from mel_ray.driver.learner import Learner
 from mel_ray.driver.metrics import Clock, step_metrics
+from mel_ray.driver.source_metrics import source_metrics
 from mel_ray.driver.state import RunState
 from mel_ray.records.evaluation import Benchmark
 from mel_ray.records.ports import Data, Engines, Evaluation, Journals, Publisher, Sink
@@ -66,6 +67,7 @@ class Loop:
         ledger = count_fates(learned.rows)
         self.state.finish_step(step, self.data.position, version, ledger)
         metrics = step_metrics(learned, ledger, self.cfg.algorithm.minibatches) | clock.total("time/step")
+        metrics |= source_metrics(learned.rows, [source.name for source in self.cfg.data.sources])
         metrics |= {"engine/busy_share": busy_share, "policy/lr": learned.settings.lr, "policy/version": float(version)}
         return StepReport(step, metrics, ledger)
 

@@ -38,6 +38,15 @@ def _by_question(rows: Sequence[Row]) -> list[list[Row]]:
     return list(questions.values())
 
 
+def _part_means(tried: Sequence[Row]) -> dict[str, float]:
+    """Mean of each part of the reward over the attempts that have it."""
+    values: dict[str, list[float]] = {}
+    for row in tried:
+        for name, value in (row.verdict.parts if row.verdict and not row.verdict.has_failed else {}).items():
+            values.setdefault(name, []).append(value)
+    return {name: _share(sum(found), len(found)) for name, found in values.items()}
+
+
 def step_metrics(learned: Learned, ledger: Ledger, minibatches: int) -> dict[str, float]:
     """Metrics of a step but for its timings, over everything that was asked. Shares are in [0, 1], lengths in
     tokens. `minibatches` are those that the configuration asks for."""
@@ -76,5 +85,6 @@ def step_metrics(learned: Learned, ledger: Ledger, minibatches: int) -> dict[str
         "tokens/rollout": float(sum(lengths)),
         "tokens/experience": float(sum(row.tokens for row in (*drafted, *replays))),
     }
+    metrics |= {f"reward/part/{name}": value for name, value in _part_means(tried).items()}
     metrics |= {f"verdict/{outcome.value}": _share(outcomes[outcome], len(tried)) for outcome in Outcome}
     return metrics | dict(learned.update.metrics)

@@ -18,7 +18,7 @@ from mel_ray.actors.object_store import RayStore
 from mel_ray.config.checks import find_resource_problems
 from mel_ray.config.plan import Machine, make_plan, this_machine
 from mel_ray.config.schema import Config
-from mel_ray.data.prompts import PromptStream
+from mel_ray.data.interleave import stream_of
 from mel_ray.driver.buffer import Buffer
 from mel_ray.driver.explorer import Explorer
 from mel_ray.driver.learner import Learner
@@ -90,7 +90,9 @@ class SamplingPools:
         self.plan, self.store, cluster = make_plan(config), RayStore(), config.cluster
         self._rollout_engines = self._engine_pool("rollout")
         self.rollout = RolloutPool(self._rollout_engines, cluster.deadlines.generate)
-        self.rewards = VerifierPool(self.plan.pool("verifier"), cluster, config.reward, logs)
+        self.rewards = VerifierPool(
+            self.plan.pool("verifier"), cluster, config.reward, logs, config.rollout.max_tokens
+        )
         self.evaluator = Evaluator(config, self.rollout, self.rewards)
 
     def _engine_pool(self, name: str) -> EnginePool:
@@ -151,7 +153,7 @@ def make_loop(
 ) -> Loop:
     """The training loop over pools that are ready, from a state on (by default the beginning)."""
     state = state or RunState()
-    data = PromptStream(prompts, config.run.seed, state.position)
+    data = stream_of(prompts, config, state.position)
     explorer = Explorer(config, data, pools.rollout, pools.rewards, pools.experience)
     options = config.mel.memory
     memory = Memory(options.size, options.max_age, config.run.seed, pools.store)

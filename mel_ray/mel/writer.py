@@ -94,4 +94,5 @@ class Writer:
         return await sample(Prompt(draft.question, token_ids), sampling)
 
     def _replay_ids(self, question: Question, experience: str) -> TokenIds:
-        return self._tokenizer.prompt_ids(replay_prompt(self._mel.template, question.text, experience))
+        user_message = replay_prompt(self._mel.template, question.text, experience)
+        return self._tokenizer.prompt_ids(user_message, question.context)

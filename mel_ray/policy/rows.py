@@ -80,8 +80,8 @@ def overlong_penalty(length: int, max_tokens: int, zone: float) -> float:
 
 
 def shaped_reward(row: Row, algorithm: AlgorithmConfig, max_tokens: int) -> float | None:
-    """The verdict's reward in [0, 1] mapped onto [`incorrect_reward`, 1], minus DAPO's penalty on overlong answers;
-    None stays None."""
+    """The verdict's reward, mapped linearly so that 0 becomes `incorrect_reward` and 1 stays 1, minus DAPO's penalty on
+    overlong answers; None stays None."""
     reward = row.verdict.reward if row.verdict else None
     if reward is None:
         return None

@@ -240,9 +240,13 @@ class Zero3Policy:
                 "merges*",
                 "special_tokens_map.json",
                 "added_tokens.json",
+                "chat_template.json",
+                "additional_chat_templates/*.jinja",
             ):
                 for file in Path(tokenizer_folder).glob(pattern):
-                    shutil.copyfile(file, folder / file.name)
+                    copy = folder / file.relative_to(tokenizer_folder)
+                    copy.parent.mkdir(exist_ok=True)
+                    shutil.copyfile(file, copy)
 
     def verify_export(self, folder: Path) -> float:
         """Largest difference of logprobs between the trained policy and the exported folder, reloaded (rank 0).

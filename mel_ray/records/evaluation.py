@@ -50,3 +50,26 @@ class QuestionResult:
     question_id: str
     greedy: Answered
     sampled: Answered
+
+
+@dataclass(frozen=True, slots=True)
+class PassRate:
+    """How often a model solves a training question; `truncated`, `no_answer` and `failed` (in the verifier) count
+    samples, too."""
+
+    question_id: str
+    question: str
+    source: str
+    samples: int
+    correct: int
+    truncated: int = 0
+    no_answer: int = 0
+    failed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.correct <= self.samples or self.samples < 1:
+            raise ValueError(f"{self.correct} correct of {self.samples} samples")
+
+    @property
+    def pass_rate(self) -> float:
+        return self.correct / self.samples

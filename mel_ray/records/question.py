@@ -18,13 +18,14 @@ class Message:
 class Truth:
     """What an answer is judged against (y* of MEL Eq. 1).
 
-    An answer is also correct if it equals one of `alternatives`, or is a number within `tolerance` of the answer.
+    An answer is also correct if it equals one of `alternatives`, or is a number within `tolerance` of the answer;
+    several tolerances belong to the items of a list.
     `options` are the texts of a multiple-choice question, A first.
     """
 
     answer: str
     alternatives: tuple[str, ...] = ()
-    tolerance: float = 0.0
+    tolerance: float | tuple[float, ...] = 0.0
     options: tuple[str, ...] = ()
 
 

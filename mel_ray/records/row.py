@@ -38,6 +38,7 @@ class Row:
     versions: tuple[int, int]  # the oldest and the newest weights that sampled it
     digest: str = ""  # equal for equal tokens
     ref: Ref | None = None
+    source: str = ""  # of the question
 
     # what was found out about it
     verdict: Verdict | None = None
@@ -96,6 +97,7 @@ def rows_of_group(group: Group, kind: RowKind = RowKind.ATTEMPT) -> tuple[Row, .
             finish_reason=one.finish_reason,
             versions=(int(one.versions.min()), int(one.versions.max())) if len(one.versions) else (-1, -1),
             digest=blake2b(one.token_ids.tobytes(), digest_size=8).hexdigest(),
+            source=group.prompt.question.source,
         )
         for index, one in enumerate(group.trajectories)
     )

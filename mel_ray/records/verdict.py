@@ -1,6 +1,7 @@
 """What the verifier said about an answer (MEL Eq. 1), with its failures kept apart from its judgements."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -19,13 +20,15 @@ _REWARDS = {Outcome.CORRECT: 1.0, Outcome.WRONG: 0.0, Outcome.NO_ANSWER: 0.0}
 class Verdict:
     """One judgement. `extracted` is the answer found in the response, `reason` says why in a few words.
 
-    `score` is a custom reward function's reward, where it is not simply 1 or 0.
+    `score` is the reward where it is not simply 1 or 0: a custom function's, or the sum of `reward.parts`. `parts` are
+    the values of its named parts, before they are weighted.
     """
 
     outcome: Outcome
     extracted: str | None = None
     reason: str = ""
     score: float | None = None
+    parts: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def is_correct(self) -> bool:

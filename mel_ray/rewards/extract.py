@@ -5,63 +5,125 @@ a line in `RULES`, which `rewards/registry.py` shows to the configuration.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 MAX_RESPONSE = 200_000
 MAX_ANSWER = 2_000
 MAX_BOXES = 200
+MAX_UNIT_WORDS = 4
+MAX_BETWEEN = 200  # characters between two boxes of one statement
 Rule = Callable[[str], str | None]  # the answer in a response, or None
 
-_OPENERS = ("\\boxed{", "\\fbox{")
-_FINAL = re.compile(r"(?i)\b(?:final\s+)?answer\s*(?:is\s*:?|:)\s*([^\n]{1,300})")
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*")
+_BARE = re.compile(r"(?:[^\s$\\{}]|\\[a-zA-Z]+|\\[^a-zA-Z\s]|\{[^{}$]{0,100}\}){1,100}")  # what stands after `\boxed `
+_MARKS = re.compile(r"[\s.,;:!?*_$]+$")
+_STATEMENT_END = re.compile(r"[.!?][\s$*)\]\\]*\s+[A-Z]|\n\s*\n")
+_LABEL = r"(?:final\s+|correct\s+)?answer"
+_DISPLAY = r"(?:(?:\\\[|\$\$)[ \t]*\n\s*)?"  # the line that opens a displayed formula
+_FINAL = re.compile(
+    rf"(?i)\b{_LABEL}\b[*_\s]*(?:is\b|:|=)[:=*_\s]*{_DISPLAY}([^\n]{{1,300}})"
+    rf"|^[#*_ \t]*(?:the\s+)?{_LABEL}[*_:#\s]*\n[*_\s]*{_DISPLAY}([^\n]{{1,300}})",
+    re.MULTILINE,
+)
 _HASHES = re.compile(r"####[ \t]*([^\n]{1,300})")
+_HEADING = re.compile(r"[^\W\d_]{2,}")
 _CHOICE = re.compile(r"(?:^|[\s(\[*])([A-J])(?=[\s).\]:*]|$)")
+_MATH = re.compile(r"\$\$?([^$]{1,300}?)\$\$?|\\\((.{1,300}?)\\\)|\\\[(.{1,300}?)\\\]")
 
 
-def last_boxed(response: str) -> str | None:
-    r"""Content of the last complete `\boxed{...}`, nested braces allowed; None if there is none.
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A box of a response: its content and where the whole command stands."""
 
-    An unclosed box is no answer. Only the last 200,000 characters are searched, and an answer has at most 2,000.
-    """
-    text = response[-MAX_RESPONSE:]
-    starts = sorted(start + len(opener) for opener in _OPENERS for start in _occurrences(text, opener))
-    for content in reversed(starts[-MAX_BOXES:]):
-        depth = 1
-        for position in range(content, min(len(text), content + MAX_ANSWER + 1)):
-            character = text[position]
-            if character in "{}" and text[position - 1] != "\\":
-                depth += 1 if character == "{" else -1
-                if depth == 0:
-                    return text[content:position].strip()
+    content: str
+    start: int
+    end: int
+
+
+def _boxes_from_the_end(text: str) -> Iterator[Box]:
+    r"""Complete boxes that hold something, the last first; `\boxed 5` and `\boxed {5}` count too."""
+    starts = [(match.start(), match.end()) for match in _BOX.finditer(text)]
+    for start, content in reversed(starts[-MAX_BOXES:]):
+        if text[content : content + 1] == "{":
+            end = closing(text, content)
+            if end is not None and (found := text[content + 1 : end].strip()):
+                yield Box(found, start, end + 1)
+        elif (bare := _BARE.match(text, content)) and (found := _MARKS.sub("", bare[0])):
+            yield Box(found, start, content + len(found))
+
+
+def closing(text: str, opening: int) -> int | None:
+    """Where the brace at `opening` is closed; an answer has at most 2,000 characters."""
+    depth = 0
+    for position in range(opening, min(len(text), opening + MAX_ANSWER + 2)):
+        character = text[position]
+        if character in "{}" and text[position - 1] != "\\":
+            depth += 1 if character == "{" else -1
+            if depth == 0:
+                return position
     return None
 
 
-def _occurrences(text: str, needle: str) -> list[int]:
-    found, start = [], text.find(needle)
-    while start >= 0:
-        found.append(start)
-        start = text.find(needle, start + 1)
-    return found
+def last_boxed(response: str) -> str | None:
+    r"""Content of the last complete `\boxed{...}` that is not empty; None if there is none.
+
+    Only the last 200,000 characters are searched.
+    """
+    last = next(_boxes_from_the_end(response[-MAX_RESPONSE:]), None)
+    return last.content if last else None
 
 
-def _last_match(pattern: re.Pattern[str], response: str) -> str | None:
-    matches = pattern.findall(response[-MAX_RESPONSE:])
-    return matches[-1].strip().rstrip(".").strip("$* ").strip() or None if matches else None
+def final_boxes(response: str) -> list[str]:
+    r"""The boxes of the final statement, in order: `$\boxed{1}$ and $\boxed{2}$` are two answers.
+
+    Boxes belong to one statement if no sentence or paragraph ends between them. A repeated box counts once.
+    """
+    text = response[-MAX_RESPONSE:]
+    found: list[Box] = []
+    for box in _boxes_from_the_end(text):
+        if found:
+            between = text[box.end : found[-1].start]
+            if len(between) > MAX_BETWEEN or (_STATEMENT_END.search(between) and between.strip(" \n\t$.,;*")):
+                break
+        found.append(box)
+    return list(dict.fromkeys(box.content for box in reversed(found)))
+
+
+def _cleaned(text: str) -> str | None:
+    """A line's answer: a box in it, or its only formula with a unit after it, without emphasis and the full stop."""
+    if boxed := last_boxed(text):
+        return boxed
+    text = re.split(r"\.\s+(?=[A-Z])", text)[0].strip().rstrip(".").strip("* _")
+    formulas = list(_MATH.finditer(text))
+    if len(formulas) == 1:
+        (formula,) = formulas
+        before, after = text[: formula.start()], text[formula.end() :]
+        if not re.search(r"\d", before):
+            text = next(filter(None, formula.groups())) + (after if len(after.split()) <= MAX_UNIT_WORDS else "")
+    return text.replace("$", " ").strip() or None
 
 
 def final_answer_is(response: str) -> str | None:
-    """What follows the last "(final) answer is" or "answer:", to the end of the line."""
-    return _last_match(_FINAL, response)
+    """What follows the last "(final) answer is" or "answer:", on that line or, after a heading, on the next."""
+    found = None
+    for found in _FINAL.finditer(response[-MAX_RESPONSE:]):  # noqa: B007
+        pass
+    return _cleaned(found[1] or found[2]) if found else None
 
 
 def hashes(response: str) -> str | None:
-    """What follows the last "####" (GSM8K)."""
-    return _last_match(_HASHES, response)
+    """What follows the last "####" (GSM8K) that is not the heading of a section."""
+    lines = _HASHES.findall(response[-MAX_RESPONSE:])
+    answers = [line for line in lines if not _HEADING.match(line.strip("*_ "))]
+    chosen = next(reversed(answers or lines), None)
+    return (final_answer_is(chosen) or _cleaned(chosen)) if chosen else None
 
 
 def choice_letter(response: str) -> str | None:
     """The last letter A-J that stands alone (multiple choice)."""
-    return _last_match(_CHOICE, response)
+    found = _CHOICE.findall(response[-MAX_RESPONSE:])
+    return found[-1] if found else None
 
 
 RULES: dict[str, Rule] = {
@@ -72,6 +134,14 @@ RULES: dict[str, Rule] = {
 }
 
 
-def extract_answer(response: str, rules: Sequence[str] = ("boxed",)) -> str | None:
-    """The answer by the first rule of `RULES` that finds one, or None."""
-    return next((found for rule in rules if (found := RULES[rule](response))), None)
+def extract_answer(response: str, rules: Sequence[str] = ("boxed",), is_list: bool = False) -> str | None:
+    """The answer by the first rule of `RULES` that finds one, or None.
+
+    Where the ground truth is a list (`is_list`), the boxes of the final statement are the answer.
+    """
+    for rule in rules:
+        if rule == "boxed" and is_list and (boxes := final_boxes(response)):
+            return ", ".join(boxes)
+        if found := RULES[rule](response):
+            return found
+    return None

@@ -1,120 +1,188 @@
-r"""Whether two mathematical answers are the same: an exact fast path, then Math-Verify.
+r"""Whether two mathematical answers are the same (V of MEL Eq. 1).
 
-The fast path reads integers, decimals, fractions, thousands separators, percent, degrees and `\text` units as
-exact rationals. It decides only what Math-Verify would decide the same way (a test holds it to that on
-thousands of pairs): Math-Verify rounds to six decimals, so rationals that differ by little are left to it.
-
-Expressions that are too large to evaluate (power towers, huge exponents and factorials, sums over huge ranges) are
-recognised by their text, so that no process must be killed for them. What slips through still meets the child's
-deadline.
+An answer is compared as text, as an exact number, by its shape (lists, intervals, tuples, sets, vectors, names before
+an equals sign), and at last by value. Math-Verify decides what is none of these. False credit is the worse mistake:
+what was not said does not count, and what cannot be read is wrong.
 """
 
 import logging
 import re
-from fractions import Fraction
+from collections.abc import Sequence
 
-MAX_EXPONENT = 100_000
-MAX_FACTORIAL = 5_000
-MAX_RANGE = 100_000
+from mel_ray.rewards import forms, items, ranges
+from mel_ray.rewards.bases import same_in_base
+from mel_ray.rewards.choices import by_letter
+from mel_ray.rewards.dress import key, undressed
+from mel_ray.rewards.forms import Items, Union
+from mel_ray.rewards.limits import too_large
+from mel_ray.rewards.marks import same_marked
+from mel_ray.rewards.numbers import read_number, split_mark
+from mel_ray.rewards.values import proportional, same_value
+from mel_ray.rewards.words import has_words, same_words
 
-_NUMBER = r"(\d{1,40})"
-_OPEN, _CLOSE = r"[\s{(]*", r"[\s})]*"
-_TOWER = re.compile(rf"(?=\d{_CLOSE}\^{_OPEN}{_NUMBER}{_CLOSE}\^{_OPEN}{_NUMBER})")  # overlapping
-_POWER = re.compile(rf"\d{_CLOSE}\^{_OPEN}{_NUMBER}")
-_FACTORIAL = re.compile(r"(\d{1,40}|[)}])\s*!")
-_RANGE = re.compile(r"\\(?:sum|prod)\b.{0,80}?\^\s*(\{[^{}]{0,40}(?:\{[^{}]{0,40}\})?[^{}]{0,40}\}|\d+)")
-_BINOMIAL = re.compile(rf"\\[dt]?binom{_OPEN}{_NUMBER}")
-
-
-def _exceeds(base: int, exponent: int, limit: int) -> bool:
-    """Whether base ** exponent > limit, without computing anything large."""
-    if base <= 1:
-        return base > limit
-    return exponent > limit.bit_length() or base**exponent > limit
-
-
-def too_large(expression: str) -> str | None:
-    """Why an expression must not be evaluated, or None."""
-    for match in _TOWER.finditer(expression):
-        if _exceeds(int(match[1]), int(match[2]), MAX_EXPONENT):
-            return "a power tower too large to evaluate"
-    if any(int(match[1]) > MAX_EXPONENT for match in _POWER.finditer(expression)):
-        return "an exponent too large to evaluate"
-    for match in _FACTORIAL.finditer(expression):
-        digits = re.findall(r"\d{1,40}", expression[: match.start()][-60:]) if match[1] in ")}" else [match[1]]
-        has_power = match[1] in ")}" and "^" in expression[: match.start()][-60:]
-        if has_power or any(int(number) > MAX_FACTORIAL for number in digits):
-            return "a factorial too large to evaluate"
-    for match in _RANGE.finditer(expression):
-        if "^" in match[1] or any(int(n) > MAX_RANGE for n in re.findall(r"\d{1,40}", match[1])):
-            return "a sum or product over a range too large to evaluate"
-    if any(int(match[1]) > MAX_RANGE for match in _BINOMIAL.finditer(expression)):
-        return "a binomial too large to evaluate"
-    return None
+MAX_DEPTH = 8
+_SIMPLE = re.compile(r"[+-]?\d{1,30}(?:\.\d{1,15})?")
+_RELATION = re.compile(r"\\(?:le|ge|ne)(?![a-zA-Z])|[<>]")
+_NOT_EVALUATED = re.compile(
+    r"\\(?:int|begin|setminus|cap|mid|forall|exists|mapsto|to|mathbb|emptyset)(?![a-zA-Z])|\\\{"
+)
+_LETTER = re.compile(r"\\[a-zA-Z]+|(?<![a-zA-Z\\])[a-zA-Z]|(?<=[a-zA-Z])[a-zA-Z]|'")
+Tolerance = float | Sequence[float]
 
 
-CLOSE = Fraction(1, 10_000)  # nearer than this, rounding may decide: left to Math-Verify
-_SIGN = r"([+-]?)"
-_WHOLE = re.compile(_SIGN + r"(\d{1,30})")
-_THOUSANDS = re.compile(_SIGN + r"(\d{1,3}(?:,\d{3}){1,8})(?:\.(\d{1,15}))?")
-_DECIMAL = re.compile(_SIGN + r"(\d{0,30})\.(\d{1,15})")
-_SLASH = re.compile(_SIGN + r"(\d{1,15})/(\d{1,15})")
-_FRAC = re.compile(_SIGN + r"\\[dt]?frac\{([+-]?\d{1,15})\}\{([+-]?\d{1,15})\}")
-_UNIT = re.compile(r"\s*(?:\^\{?\\circ\}?|\\text\{\s*[a-zA-Z]{1,12}\s*\})$")
+def equivalent(
+    answer: str, truth: str, tolerance: Tolerance = 0.0, options: Sequence[str] = (), fallback: bool = True
+) -> bool:
+    r"""Whether `answer` equals the ground truth `truth`, both without `\boxed`.
+
+    Numbers within `tolerance` of the truth are equal too; several tolerances belong to the items of a list.
+    `options` are the texts of a multiple-choice question, A first. Without `fallback`, Math-Verify is not asked. This
+    may run for as long as sympy likes: call it only in a process that can be killed.
+    """
+    if _SIMPLE.fullmatch(answer) and _SIMPLE.fullmatch(truth):
+        return bool(_Comparison(tolerance, truth, fallback).same_scalar(answer, truth))
+    plain, gold = undressed(answer), undressed(truth)
+    if not plain or not gold:
+        return False
+    if key(plain) == key(gold):
+        return True
+    if too_large(plain) or too_large(gold):
+        return False
+    comparison = _Comparison(tolerance, gold, fallback)
+    decided = by_letter(plain, gold, [undressed(option) for option in options], comparison.same)
+    return comparison.same(plain, gold) if decided is None else decided
 
 
-def exact_number(answer: str) -> tuple[Fraction, bool] | None:
-    r"""(value, whether it is a percentage) of an answer that is one plain number; else None."""
-    text = answer.strip().strip("$").strip().replace("{,}", ",")
-    text = _UNIT.sub("", text)
-    is_percent = text.endswith("\\%")
-    text = text.removesuffix("\\%").strip()
-    if match := _WHOLE.fullmatch(text):
-        value = Fraction(int(match[2]))
-    elif match := _THOUSANDS.fullmatch(text):
-        value = Fraction(f"{match[2].replace(',', '')}.{match[3] or 0}")
-    elif match := _DECIMAL.fullmatch(text):
-        value = Fraction(f"{match[2] or 0}.{match[3]}")
-    elif (match := _SLASH.fullmatch(text) or _FRAC.fullmatch(text)) and int(match[3]):
-        value = Fraction(int(match[2]), int(match[3]))
-    else:
-        return None
-    return (-value if match[1] == "-" else value), is_percent
+def is_list(truth: str) -> bool:
+    """Whether a ground truth is several values, so that several boxes of a response are the answer."""
+    gold = undressed(truth)
+    found = forms.shape(gold) or forms.shape(forms.split_name(gold)[1])
+    is_bare = isinstance(found, Items) and found.opening in ("", "\\{")
+    return is_bare or items.both_signs(gold) is not None
 
 
 def decided_exactly(answer: str, truth: str) -> bool | None:
-    """The fast path's verdict, or None where Math-Verify must decide."""
-    left, right = exact_number(answer), exact_number(truth)
-    if left is None or right is None or left[1] != right[1]:
+    """Whether two answers are the same where both are plain numbers; else None."""
+    plain, gold = undressed(answer), undressed(truth)
+    if read_number(split_mark(plain).numeral) is None or read_number(split_mark(gold).numeral) is None:
         return None
-    if left[0] == right[0]:
-        return True
-    return False if abs(left[0] - right[0]) > CLOSE else None
+    return _Comparison(0.0, gold, False).same(plain, gold)
 
 
-def equivalent(answer: str, truth: str, tolerance: float = 0.0, fast: bool = True) -> bool:
-    r"""V(y, y*): whether `answer` equals the ground truth `truth`, both without `\boxed` (MEL Eq. 1).
+class _Comparison:
+    """Compares undressed answers; `truth` is the whole ground truth, whose items may have tolerances of their own."""
 
-    With a `tolerance`, numbers within it are equal too (OlympiadBench states one for some answers). This may run
-    for as long as sympy likes: call it only in a process that can be killed.
-    """
-    if tolerance and _within(answer, truth, tolerance):
-        return True
-    if fast and (decided := decided_exactly(answer, truth)) is not None:
-        return decided
-    return _math_verify(answer, truth)
+    def __init__(self, tolerance: Tolerance, truth: str, fallback: bool) -> None:
+        self._fallback, self._depth = fallback, 0
+        self._tolerances: dict[str, float] = {}
+        self._tolerance = tolerance if isinstance(tolerance, int | float) else next(iter(tolerance), 0.0)
+        if not isinstance(tolerance, int | float):
+            found = forms.shape(truth)
+            if isinstance(found, Items) and len(found.items) == len(tolerance):
+                named = [forms.split_name(item)[1] for item in found.items]
+                self._tolerances = {key(item): each for item, each in zip(named, tolerance, strict=True)}
+
+    def same(self, plain: str, gold: str) -> bool:
+        """Whether an undressed answer equals an undressed truth."""
+        plain, gold = items.single(ranges.reals(plain)), items.single(ranges.reals(gold))
+        if key(plain) == key(gold):
+            return True
+        if self._depth > MAX_DEPTH:
+            return False
+        self._depth += 1
+        try:
+            for compare in (same_in_base, self._shape, self._named, self._words, self._marked, self._equation):
+                if (decided := compare(plain, gold)) is not None:
+                    return decided
+            return self._fallback and self._math_verify(plain, gold)
+        finally:
+            self._depth -= 1
+
+    def same_scalar(self, plain: str, gold: str) -> bool | None:
+        """Two values without marks; None where one cannot be evaluated."""
+        tolerance = self._tolerances.get(key(gold), self._tolerance)
+        left, right = read_number(plain), read_number(gold)
+        if left is not None and right is not None:
+            difference = abs(float(left.value - right.value)) if tolerance else 0.0
+            return left.equals(right) or (tolerance > 0 and difference <= tolerance * (1 + 1e-9))
+        if _NOT_EVALUATED.search(plain) or _NOT_EVALUATED.search(gold):
+            return None
+        if "^\\circ" in gold and "^\\circ" not in plain and "\\pi" not in plain:  # 90 - a for 90° - a
+            gold = gold.replace("^\\circ", "")
+        return same_value(plain, gold, tolerance)
+
+    def _words(self, plain: str, gold: str) -> bool | None:
+        return same_words(plain, gold) if has_words(plain) or has_words(gold) else None
+
+    def _marked(self, plain: str, gold: str) -> bool | None:
+        if len(forms.sides(plain)) > 1 or len(forms.sides(gold)) > 1 or _RELATION.search(plain + gold):
+            return None
+        return same_marked(split_mark(plain), split_mark(gold), self.same_scalar)
+
+    def _shape(self, plain: str, gold: str) -> bool | None:
+        """The verdict where one of the answers is a list, interval, union or relation."""
+        if gold_range := ranges.interval_of(gold):
+            if plain_range := ranges.interval_of(plain):
+                same_name = key(plain_range[0]) == key(gold_range[0])
+                return same_name and self.same(plain_range[1], gold_range[1])
+            value = forms.split_name(plain)[1]
+            return forms.shape(value) is not None and self.same(value, gold_range[1])
+        gold_shape = items.shape_of(gold)
+        plain_shape = items.shape_of(plain, prefer_list=isinstance(gold_shape, Items))
+        if ranges.is_range(gold_shape) and (found := ranges.as_range(plain)):
+            return self.same(found, gold)
+        if isinstance(gold_shape, Union) or isinstance(plain_shape, Union):
+            return self._unions(plain, gold)
+        if isinstance(gold_shape, Items) and isinstance(plain_shape, Items):
+            return items.same_items(plain_shape, gold_shape, self.same)
+        return None
+
+    def _unions(self, plain: str, gold: str) -> bool:
+        left, right = forms.split_name(plain)[1], forms.split_name(gold)[1]
+        left = ranges.as_range(left) or left
+        first, second = forms.shape(left), forms.shape(right)
+        if isinstance(first, Union) and isinstance(second, Union):
+            return items.matched(first.pieces, second.pieces, self.same)
+        is_range = ranges.is_range(first) and ranges.is_range(second)
+        return is_range and self._fallback and self._math_verify(left, right)  # touching pieces, say
+
+    def _named(self, plain: str, gold: str) -> bool | None:
+        """`x = 5` says 5. A name on both sides must be the same name."""
+        name, value = forms.split_name(plain)
+        gold_name, gold_value = forms.split_name(gold)
+        if name is not None and gold_name is not None:
+            return self.same(value, gold_value) if key(name) == key(gold_name) else None
+        if gold_name is not None and len(forms.sides(plain)) == 1:
+            return self.same(plain, gold_value)
+        if name is not None and len(forms.sides(gold)) == 1:
+            return self.same(value, gold)
+        has_shape = items.shape_of(plain) is not None or items.shape_of(gold) is not None
+        return False if has_shape else None
+
+    def _equation(self, plain: str, gold: str) -> bool | None:
+        """Equations that are no named values; a chain of equal numbers says its last."""
+        left, right = forms.sides(plain), forms.sides(gold)
+        if len(left) == len(right) == 2 and not _RELATION.search(plain + gold):
+            return proportional(f"({left[0]})-({left[1]})", f"({right[0]})-({right[1]})")
+        if len(left) > 1 and len(right) == 1:
+            is_sum = all(not re.search(r"(?<![\\a-zA-Z])[a-zA-Z]", side) for side in left)
+            return is_sum and all(self.same(side, left[-1]) for side in left[:-1]) and self.same(left[-1], gold)
+        return False if len(left) != len(right) else None
+
+    def _math_verify(self, plain: str, gold: str) -> bool:
+        """Math-Verify's verdict, unless the variables differ."""
+        if _letters(plain) != _letters(gold):
+            return False
+        from math_verify import parse, verify  # 0.4 s to import, and plain numbers never need it
+
+        logging.getLogger("math_verify").setLevel(logging.CRITICAL)
+        # Math-Verify's own timeouts rely on signals; our deadline kills the whole process instead.
+        left, right = (parse(f"\\boxed{{{one.replace(';', ',')}}}", parsing_timeout=None) for one in (plain, gold))
+        return bool(verify(right, left, timeout_seconds=None))
 
 
-def _within(answer: str, truth: str, tolerance: float) -> bool:
-    left, right = exact_number(answer), exact_number(truth)
-    return left is not None and right is not None and abs(left[0] - right[0]) <= Fraction(tolerance)
-
-
-def _math_verify(answer: str, truth: str) -> bool:
-    from math_verify import parse, verify  # 0.4 s to import, and plain numbers never need it
-
-    logging.getLogger("math_verify").setLevel(logging.CRITICAL)
-    # Math-Verify's own timeouts rely on signals; our deadline kills the whole process instead.
-    gold = parse(f"\\boxed{{{truth}}}", parsing_timeout=None)
-    guess = parse(f"\\boxed{{{answer}}}", parsing_timeout=None)
-    return bool(verify(gold, guess, timeout_seconds=None))
+def _letters(text: str) -> set[str]:
+    """Variables of an answer: single letters and Greek ones, with primes."""
+    names = _LETTER.findall(re.sub(r"\\(?:begin|end)\{[^{}]*\}|\\text\{[^{}]*\}", " ", text))
+    is_variable = re.compile(rf"[a-zA-Z']|{forms.GREEK}").fullmatch
+    return {name for name in names if is_variable(name)} - {"e", "i", "d"}

@@ -1,180 +1,198 @@
-"""Judging with a deadline: child processes that are killed and replaced when an answer takes too long."""
+"""Judging with a deadline: the verdict on each response, and the parts of its reward.
 
-import json
-import os
-import selectors
-import signal
-import subprocess
-import sys
-import tempfile
-import time
+The built-in rules and custom functions run in child processes of their own, each started only if it is needed: the
+rules' child forbids side effects that a function may need.
+"""
+
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
+from mel_ray.config.schema import RewardPart
 from mel_ray.records.question import Question, Truth
 from mel_ray.records.verdict import Outcome, Verdict
 from mel_ray.rewards.extract import MAX_RESPONSE
+from mel_ray.rewards.functions import CORRECT
+from mel_ray.rewards.judge_process import JudgeProcess
+from mel_ray.rewards.mixture import FORMAT, LENGTH, Value, judge_of, length_value, mixed, unmixed
 
-START_SECONDS = 60.0
 SELF_TEST = (("so \\boxed{12}", "12", "correct"), ("\\boxed{\\frac{1}{2}}", "0.5", "correct"),
              ("\\boxed{(1, 2)}", "(2, 1)", "wrong"), ("twelve", "12", "no_answer"))  # fmt: skip
+Result = dict[str, Any] | Verdict  # a verdict says why there is no result
 
 
 @dataclass(frozen=True, slots=True)
 class VerifierSettings:
-    """`deadline`: seconds per response; `rules`: see rewards/registry.py; `function`: see rewards/functions.py."""
+    """`deadline`: seconds per response; `rules`: see rewards/registry.py; `function`: see rewards/functions.py;
+    `parts`: see rewards/mixture.py; `max_tokens`: what the built-in part `length` measures against."""
 
     deadline: float = 5.0
     rules: tuple[str, ...] = ("boxed",)
     function: str | None = None
+    parts: Mapping[str, RewardPart] = field(default_factory=dict)
+    max_tokens: int = 0
 
+    @property
+    def judge(self) -> str | None:
+        """The function that decides what is correct; None for the built-in rules."""
+        return judge_of(self.function, self.parts)
 
-class JudgeProcess:
-    """One child. Waits for: a line from it, at most for a deadline; then it and its children are killed."""
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """All custom functions, each once."""
+        named = (self.judge, *(part.function for part in self.parts.values()))
+        return tuple(dict.fromkeys(name for name in named if name))
 
-    def __init__(self, settings: VerifierSettings) -> None:
-        self._settings = settings
-        self._buffer = b""
-        self.replaced = 0
-        self._start()
-
-    def _start(self) -> None:
-        environment = {"PATH": os.environ.get("PATH", ""), "OMP_NUM_THREADS": "1"}
-        environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
-        argument = json.dumps({"rules": list(self._settings.rules), "function": self._settings.function})
-        self._buffer = b""
-        self._child = subprocess.Popen(
-            [sys.executable, "-m", "mel_ray.rewards.child", argument],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=None if self._settings.function else subprocess.DEVNULL,
-            cwd=tempfile.mkdtemp(prefix="mel_ray_judge_"),  # the child removes it
-            env=environment,
-            start_new_session=True,
+    @property
+    def uses_rules(self) -> bool:
+        """Whether anything is judged by the built-in rules or patterns."""
+        return self.judge is None or any(
+            part.pattern is not None or name == FORMAT for name, part in self.parts.items()
         )
-
-    def _read_line(self, seconds: float) -> bytes | None:
-        """One line of the child, or None at the deadline or at its death."""
-        assert self._child.stdout
-        descriptor, until = self._child.stdout.fileno(), time.monotonic() + seconds
-        with selectors.DefaultSelector() as selector:
-            selector.register(descriptor, selectors.EVENT_READ)
-            while b"\n" not in self._buffer:
-                if not selector.select(max(0.0, until - time.monotonic())):
-                    return None
-                received = os.read(descriptor, 1 << 16)
-                if not received:
-                    return None
-                self._buffer += received
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        return line
-
-    def wait_ready(self) -> None:
-        """Wait for the child to have imported what it needs.
-
-        Raises:
-            RuntimeError: it did not start.
-        """
-        if self._read_line(START_SECONDS) != b"ready":
-            raise RuntimeError("the judging process did not start; run `mel score` to see why")
-
-    def ask(self, request: dict[str, Any], seconds: float) -> list[dict[str, Any]] | str:
-        """The child's verdicts; or "timeout" or "died", and then the child has been replaced."""
-        assert self._child.stdin
-        try:
-            self._child.stdin.write(json.dumps(request, default=str).encode() + b"\n")
-            self._child.stdin.flush()
-            line = self._read_line(seconds)
-        except BrokenPipeError:
-            line = None
-        if line is not None:
-            return json.loads(line)
-        has_died = self._child.poll() is not None
-        self._kill()
-        self.replaced += 1
-        self._start()
-        self.wait_ready()
-        return "died" if has_died else "timeout"
-
-    def _kill(self) -> None:
-        try:
-            os.killpg(self._child.pid, signal.SIGKILL)  # with whatever a reward function started
-        except ProcessLookupError:
-            pass
-        self._child.wait()
-        for stream in (self._child.stdin, self._child.stdout):
-            try:
-                if stream is not None:
-                    stream.close()
-            except BrokenPipeError:
-                pass
-
-    def close(self) -> None:
-        self._kill()
 
 
 class Verifier:
-    """Judges responses in a killable child; a context manager."""
+    """Judges responses in killable children; a context manager."""
 
     def __init__(self, settings: VerifierSettings | None = None) -> None:
-        self._settings = settings or VerifierSettings()
-        self._process = JudgeProcess(self._settings)
-        self._is_ready = False
+        self._settings = settings = settings or VerifierSettings()
+        self._process = JudgeProcess() if settings.uses_rules else None
+        self._functions = JudgeProcess(settings.functions) if settings.functions else None
 
-    def judge_all(self, responses: Sequence[str], question: Question) -> tuple[Verdict, ...]:
+    def judge_all(
+        self,
+        responses: Sequence[str],
+        question: Question,
+        tokens: Sequence[int] | None = None,
+        rules: Sequence[str] | None = None,
+    ) -> tuple[Verdict, ...]:
         """One verdict per response to one question; never raises for what a response holds.
 
         The built-in rules judge one response at a time; a custom function gets all of them in one call, with the
-        dataset's row.
+        dataset's row. `tokens` are the responses' lengths, where they are known; `rules` replace those of the settings.
         """
-        if not self._is_ready:
-            self._process.wait_ready()
-            self._is_ready = True
-        asked = {"truth": asdict(question.truth), "question": question.text}
-        if not self._settings.function:
-            return tuple(verdict for response in responses for verdict in self._judge([response], asked))
-        return tuple(self._judge(responses, asked | {"columns": dict(question.columns)}))
-
-    def _judge(self, responses: Sequence[str], asked: Mapping[str, Any]) -> list[Verdict]:
-        seconds = self._settings.deadline * max(1, len(responses))
-        reply = self._process.ask({"responses": [text[-MAX_RESPONSE:] for text in responses], **asked}, seconds)
-        if reply == "timeout":
-            reason = f"no verdict within {seconds:g} s"
-            return [Verdict(Outcome.TIMEOUT, text[-200:], reason) for text in responses]
-        if reply == "died":
-            return [Verdict(Outcome.ERROR, text[-200:], "the judging process died") for text in responses]
-        assert not isinstance(reply, str)
-        return [Verdict(Outcome(one["outcome"]), one["extracted"], one["reason"], one.get("score")) for one in reply]
+        asked = {"truth": asdict(question.truth), "question": question.text, "tokens": list(tokens) if tokens else None}
+        asked["columns"] = dict(question.columns) if self._settings.functions else {}
+        judge, parts = self._settings.judge, self._settings.parts
+        if judge is None:
+            judged = [self._by_rules("judge", text, question.truth, rules) for text in responses]
+        else:
+            judged = [
+                result if isinstance(result, Verdict) else _verdict(result)
+                for result in self._by_function("judge", judge, responses, asked)
+            ]
+        if not parts:
+            return tuple(map(unmixed, judged))
+        columns = [self._values(name, judged, responses, asked) for name in parts]
+        return tuple(
+            mixed(verdict, parts, dict(zip(parts, values, strict=True)))
+            for verdict, values in zip(judged, zip(*columns, strict=True), strict=True)
+        )
 
     def judge(self, response: str, answer: str, tolerance: float = 0.0) -> Verdict:
         return self.judge_all([response], Question("", Truth(answer, tolerance=tolerance)))[0]
 
+    def judge_directly(self, response: str, truth: Truth) -> Verdict:
+        """Math-Verify alone on the whole response, under the same deadline."""
+        return self._by_rules("judge directly", response, truth)
+
+    # -- the parts of the reward
+
+    def _values(
+        self, name: str, judged: Sequence[Verdict], responses: Sequence[str], asked: Mapping[str, Any]
+    ) -> Sequence[Value]:
+        """The value of one part for each response."""
+        part, settings = self._settings.parts[name], self._settings
+        if part.pattern is not None:
+            return [self._value("match", name, text, pattern=part.pattern) for text in responses]
+        if part.function and name != CORRECT:
+            results = self._by_function("score", part.function, responses, asked)
+            return [result if isinstance(result, Verdict) else result["value"] for result in results]
+        if name == CORRECT:
+            return [verdict.parts.get(name, float(verdict.is_correct)) for verdict in judged]
+        if name == LENGTH:
+            lengths = asked["tokens"] or [None] * len(responses)
+            own: Sequence[Value] = [length_value(length, settings.max_tokens) for length in lengths]
+        elif name == FORMAT and settings.judge is None:
+            own = [float(verdict.outcome is not Outcome.NO_ANSWER) for verdict in judged]
+        elif name == FORMAT:
+            own = [
+                0.0 if name in verdict.parts else self._value("extract", name, text)
+                for verdict, text in zip(judged, responses, strict=True)
+            ]
+        else:
+            missing = Verdict(Outcome.ERROR, None, f"{settings.judge or 'the verifier'} returned no part '{name}'")
+            own = [missing] * len(responses)
+        return [verdict.parts.get(name, value) for verdict, value in zip(judged, own, strict=True)]
+
+    # -- asking the children
+
+    def _by_rules(self, task: str, text: str, truth: Truth, rules: Sequence[str] | None = None) -> Verdict:
+        (result,) = self._ask_rules(task, text, "", truth=asdict(truth), rules=rules or self._settings.rules)
+        return result if isinstance(result, Verdict) else _verdict(result)
+
+    def _value(self, task: str, name: str, text: str, **asked: Any) -> Value:
+        (result,) = self._ask_rules(task, text, f"the part '{name}': ", rules=self._settings.rules, **asked)
+        return result if isinstance(result, Verdict) else result["value"]
+
+    def _ask_rules(self, task: str, text: str, who: str, **asked: Any) -> list[Result]:
+        if self._process is None:
+            self._process = JudgeProcess()
+        return self._ask(self._process, {"task": task, **asked}, [text], who)
+
+    def _by_function(
+        self, task: str, function: str, responses: Sequence[str], asked: Mapping[str, Any]
+    ) -> list[Result]:
+        assert self._functions
+        return self._ask(self._functions, {"task": task, "function": function, **asked}, responses, f"{function}: ")
+
+    def _ask(
+        self, process: JudgeProcess, request: Mapping[str, Any], responses: Sequence[str], who: str
+    ) -> list[Result]:
+        """A child's result for each response, or the verdict that there is none."""
+        seconds = self._settings.deadline * max(1, len(responses))
+        reply = process.ask({**request, "responses": [text[-MAX_RESPONSE:] for text in responses]}, seconds)
+        if reply == "timeout":
+            return [
+                Verdict(Outcome.TIMEOUT, text[-200:], f"{who}no verdict within {seconds:g} s") for text in responses
+            ]
+        if reply == "died":
+            return [Verdict(Outcome.ERROR, text[-200:], f"{who}the judging process died") for text in responses]
+        assert not isinstance(reply, str)
+        return [_verdict(result) if result.get("outcome") == Outcome.ERROR else result for result in reply]
+
+    # -- the children themselves
+
     def self_test(self) -> None:
-        """Judge a few known answers with the built-in rules.
+        """Start all children, and judge a few known answers with the built-in rules.
 
         Raises:
             RuntimeError: a known answer is judged wrongly: the installation is broken.
         """
-        if self._settings.function or "boxed" not in self._settings.rules:
-            self._process.wait_ready()
-            self._is_ready = True
+        for process in self._processes:
+            process.wait_ready()
+        if self._settings.judge or "boxed" not in self._settings.rules:
             return
         for response, answer, expected in SELF_TEST:
-            verdict = self.judge(response, answer)
+            verdict = self._by_rules("judge", response, Truth(answer))
             if verdict.outcome != expected and not (expected == "no_answer" and len(self._settings.rules) > 1):
                 raise RuntimeError(
                     f"the verifier's self-test failed: {response!r} against {answer!r} is {verdict.outcome}"
                 )
 
     @property
+    def _processes(self) -> list[JudgeProcess]:
+        return [process for process in (self._process, self._functions) if process]
+
+    @property
     def replaced(self) -> int:
         """How many child processes were killed and replaced so far."""
-        return self._process.replaced
+        return sum(process.replaced for process in self._processes)
 
     def close(self) -> None:
-        self._process.close()
+        for process in self._processes:
+            process.close()
 
     def __enter__(self) -> Self:
         return self
@@ -183,3 +201,9 @@ class Verifier:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _verdict(result: Mapping[str, Any]) -> Verdict:
+    return Verdict(
+        Outcome(result["outcome"]), result["extracted"], result["reason"], result.get("score"), result.get("parts", {})
+    )

@@ -31,17 +31,25 @@ class VerifierActor:
     def judge(self, group: Group) -> tuple[Verdict, ...]:
         """V(y_i, y*) for every trajectory (MEL Eq. 1)."""
         texts = [trajectory.text for trajectory in group.trajectories]
-        return self._verifier.judge_all(texts, group.prompt.question)
+        lengths = [len(trajectory.token_ids) for trajectory in group.trajectories]
+        return self._verifier.judge_all(texts, group.prompt.question, lengths)
 
     def ready(self) -> None:
         self._verifier.self_test()
 
 
 class VerifierPool:
-    """As many judges as the plan says; each group goes to one that is free."""
+    """As many judges as the plan says; each group goes to one that is free.
 
-    def __init__(self, plan: PoolPlan, cluster: ClusterConfig, reward: RewardConfig, logs: Path | None) -> None:
-        judging = VerifierSettings(cluster.verifier.deadline, reward.extract, reward.function)
+    `max_tokens` is the longest completion in training, which the built-in part `length` measures against.
+    """
+
+    def __init__(
+        self, plan: PoolPlan, cluster: ClusterConfig, reward: RewardConfig, logs: Path | None, max_tokens: int = 0
+    ) -> None:
+        judging = VerifierSettings(
+            cluster.verifier.deadline, reward.extract, reward.function, reward.parts, max_tokens=max_tokens
+        )
         self._deadlines = cluster.deadlines
         log = logs / "verifier.log" if logs else None
         actor = ray.remote(VerifierActor).options(num_cpus=plan.cpus, runtime_env=runtime_env(threads=plan.threads))

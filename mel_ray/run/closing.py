@@ -60,6 +60,8 @@ def write_closing(folder: RunFolder, status: str, seconds: float) -> str:
         count = min(5, len(rewards))
         first, last = sum(rewards[:count]) / count, sum(rewards[-count:]) / count
         lines.append(f"\nreward: {first:.3f} over the first {count} steps, {last:.3f} over the last {count}")
+    if summary["unlearned"]:
+        lines.append(f"\nnothing was learned: {summary['unlearned']}")
     if summary["evaluations"]:
         lines += ["", evaluation_text(summary["evaluations"])]
     kept = read_experiences(folder.path, kept_only=True)

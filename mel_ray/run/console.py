@@ -14,13 +14,17 @@ from mel_ray.records.reports import EvalReport, StepReport
 def step_line(metrics: Any) -> str:
     """The figures of a step worth watching, in one line."""
     tokens = metrics["tokens/rollout"] + metrics["tokens/experience"]
-    return (
-        f"reward {metrics['reward/mean']:.2f}  mixed {metrics['group/mixed_share']:.2f}  "
-        f"kept {metrics['mel/kept']:.0f}/{metrics['mel/pairs']:.0f}  "
-        f"{tokens / max(1e-9, metrics['time/explore']):,.0f} tok/s  "
+    cut_off = metrics.get("rollout/truncated_share", 0.0)
+    figures = [
+        f"reward {metrics['reward/mean']:.2f}",
+        f"mixed {metrics['group/mixed_share']:.2f}",
+        f"kept {metrics['mel/kept']:.0f}/{metrics['mel/pairs']:.0f}",
+        *([f"cut off {cut_off:.2f}"] if cut_off else []),
+        f"{tokens / max(1e-9, metrics['time/explore']):,.0f} tok/s",
         f"{metrics['time/step']:.1f} s (explore {metrics['time/explore']:.1f}, train {metrics['time/train']:.1f}, "
-        f"publish {metrics['time/publish']:.2f})"
-    )
+        f"publish {metrics['time/publish']:.2f})",
+    ]
+    return "  ".join(figures)
 
 
 def is_score(name: str) -> bool:

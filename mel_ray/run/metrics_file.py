@@ -8,6 +8,7 @@ from typing import Any
 from mel_ray.records.ledger import Ledger
 from mel_ray.records.reports import EvalReport, StepReport
 from mel_ray.run.folder import RunFolder, write_json
+from mel_ray.run.unlearned import optimizer_steps, unlearned_text
 
 
 class MetricsFile:
@@ -71,8 +72,13 @@ def step_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if "reward/mean" in row]
 
 
+def _mean(steps: Sequence[dict[str, Any]], metric: str) -> float | None:
+    values = [row[metric] for row in steps if metric in row]
+    return round(sum(values) / len(values), 6) if values else None
+
+
 def summarise(metrics_file: Path, status: str, seconds: float) -> dict[str, Any]:
-    """Status, steps, last reward, evaluation table, seconds per phase, and the sample ledger."""
+    """Status, steps, what was learned at all, last reward, evaluations, seconds per phase, and the sample ledger."""
     rows = read_metrics(metrics_file)
     steps = step_rows(rows)
     ledger = sum((Ledger.from_dict(row["ledger"]) for row in steps), Ledger())
@@ -80,6 +86,9 @@ def summarise(metrics_file: Path, status: str, seconds: float) -> dict[str, Any]
     return {
         "status": status,
         "steps": int(steps[-1]["step"]) if steps else 0,
+        "optimizer_steps": optimizer_steps(steps),
+        "unlearned": unlearned_text(steps),
+        "truncated_share": _mean(steps, "rollout/truncated_share"),
         "last_reward": steps[-1]["reward/mean"] if steps else None,
         "evaluations": {
             benchmark: {str(step): scores for step, scores in by_step.items()}

@@ -11,6 +11,7 @@ from mel_ray.run.console import is_score
 from mel_ray.run.folder import write_atomically
 from mel_ray.run.metrics_file import evaluation_table, read_metrics, step_rows
 from mel_ray.run.store import read_experiences
+from mel_ray.run.unlearned import unlearned_text
 
 CARDS = 60
 
@@ -95,6 +96,11 @@ def _table(runs: Sequence[RunData]) -> list[dict[str, Any]]:
     ]
 
 
+def _state(name: str) -> str:
+    """A state of the ledger in words: being cut off is one thing, being left out for it another."""
+    return "left out for being cut off" if name == "truncated" else name.replace("_", " ")
+
+
 def _ledgers(runs: Sequence[RunData]) -> list[dict[str, Any]]:
     rows = []
     for run in runs:
@@ -104,8 +110,12 @@ def _ledgers(runs: Sequence[RunData]) -> list[dict[str, Any]]:
                 for state, count in row["ledger"][what].items():
                     counts[state] = counts.get(state, 0) + count
             sampled = counts.pop("sampled", 0)
-            states = ", ".join(f"{state.replace('_', ' ')} {count}" for state, count in counts.items() if count)
-            rows.append({"run": run.name, "what": what, "sampled": sampled, "states": states or "none"})
+            states = ", ".join(f"{_state(state)} {count}" for state, count in counts.items() if count)
+            cut_off = sum(row.get("rollout/truncated_share", 0.0) * row["ledger"][what]["sampled"] for row in run.steps)
+            shown = round(cut_off) if what == "trajectories" else ""
+            rows.append(
+                {"run": run.name, "what": what, "sampled": sampled, "cut_off": shown, "states": states or "none"}
+            )
     return rows
 
 
@@ -121,6 +131,7 @@ def write_report(paths: Sequence[Path], output: Path) -> None:
         scores=sorted({score for row in table for score in row["scores"] if is_score(score)}),
         figures=_draw(runs),
         ledgers=_ledgers(runs),
+        unlearned={run.name: text for run in runs if (text := unlearned_text(run.steps))},
         cards=_cards(runs),
         kept=sum(len(run.experiences) for run in runs),
     )

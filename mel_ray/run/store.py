@@ -40,6 +40,8 @@ TRAJECTORY_SCHEMA = pa.schema(
         ("answer", pa.string()),
         ("response", pa.string()),
         ("verdict", pa.string()),
+        ("reward", pa.float64()),  # before algorithm.incorrect_reward and length penalties; null if not judged
+        ("parts", pa.map_(pa.string(), pa.float64())),  # of the reward, unweighted
         ("extracted", pa.string()),
         ("finish_reason", pa.string()),
         ("tokens", pa.int64()),
@@ -82,6 +84,8 @@ def trajectory_row(step: int, row: Row, group: Group) -> dict[str, Any]:
         "answer": group.prompt.question.truth.answer,
         "response": trajectory.text,
         "verdict": verdict.outcome.value if verdict else None,
+        "reward": verdict.reward if verdict else None,
+        "parts": dict(verdict.parts) if verdict else {},
         "extracted": verdict.extracted if verdict else None,
         "finish_reason": trajectory.finish_reason.value,
         "tokens": len(trajectory.token_ids),

@@ -60,6 +60,16 @@ def test_a_step_in_which_nothing_was_judged_has_finite_metrics():
     assert all(isinstance(value, float) for value in found.values())
 
 
+def test_each_part_of_the_reward_is_a_metric_over_the_attempts_that_have_it():
+    rows = exploration((1, 1, 1, 1), "cwce")
+    parts = [{"correct": 1.0, "format": 1.0}, {"correct": 0.0, "format": 0.0}, {"correct": 1.0}, {"correct": 9.0}]
+    judged = [replace(row, verdict=replace(row.verdict, parts=values)) for row, values in zip(rows, parts, strict=True)]
+    found = metrics_of([tuple(judged)], group=group((1, 1, 1, 1)))
+    assert found["reward/part/correct"] == pytest.approx(2 / 3)  # the verifier failed on the last one
+    assert found["reward/part/format"] == 1 / 2
+    assert not [name for name in metrics_of([rows], group=group((1, 1, 1, 1))) if name.startswith("reward/part/")]
+
+
 async def test_the_console_finds_what_it_shows():
     report = await make(World({"a": "cw"})).step(1)
     assert step_line(report.metrics).startswith("reward 0.50  mixed 1.00  kept 1/1")

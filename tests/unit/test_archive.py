@@ -113,6 +113,30 @@ def test_a_stored_trajectory_names_the_newest_weights_that_sampled_it(folder):
     assert (row["weight_version"], row["tokens"], row["answer"]) == (5, 3, "2")
 
 
+def test_stored_trajectories_have_their_reward_and_its_parts_under_one_schema(folder):
+    rows = rows_of([exploration((2, 2), "cw")])
+    mixed = replace(rows[0].verdict, score=1.2, parts={"correct": 1.0, "format": 0.2})
+    schemas = []
+    for first in (replace(rows[0], verdict=mixed), rows[0]):
+        record(folder, [first, replace(rows[1], verdict=None)], 1.0, **RECORDS)
+        table = pq.read_table(folder.trajectories(3))
+        schemas.append(table.schema)
+        stored = [(row["reward"], dict(row["parts"])) for row in table.to_pylist()]
+        assert stored[0] == ((1.2, mixed.parts) if first.verdict is mixed else (1.0, {}))
+        assert stored[1] == (None, {})
+    assert schemas[0] == schemas[1]
+
+
+def test_a_journal_keeps_the_parts_too(folder):
+    store = FakeStore(answers=group((2,)))
+    (row,) = rows_of_record(store.records["answers"], "c", "answers")
+    row = replace(row, verdict=replace(row.verdict, score=0.5, parts={"correct": 0.5}))
+    journal = FileJournal(folder.evaluations / "held.jsonl", store)
+    asyncio.run(journal.add([row], 0.0))
+    (stored,) = pq.read_table(FileJournal(journal.file, FakeStore()).write_parquet()).to_pylist()
+    assert (stored["reward"], stored["parts"]) == (0.5, [("correct", 0.5)])
+
+
 def journal_of(folder, letters="cw"):
     store = FakeStore(answers=group((2,) * len(letters)))
     judged = rows_of_record(store.records["answers"], letters, "answers")

@@ -36,6 +36,7 @@ def options(group: str) -> list[str]:
 
 
 LOCAL = ["model.path=/m", "data.train.path=/d"]
+SOURCES = ["data.train=[{name: a, path: /d}, {name: b, path: /e}]"]
 GROUPS = ("model", "data", "cluster", "algorithm", "mel", "mel/template", "experiment", "preset")
 EVERY = [[f"{group}={option}"] for group in GROUPS for option in options(group)]  # fmt: skip
 
@@ -43,7 +44,8 @@ EVERY = [[f"{group}={option}"] for group in GROUPS for option in options(group)]
 @pytest.mark.parametrize("overrides", EVERY, ids=lambda o: o[0])
 def test_every_shipped_option_composes_and_checks(overrides):
     needs_path = overrides[0] in ("model=local", "data=table")
-    config = compose_config([*overrides, *(LOCAL if needs_path else [])])
+    needs = LOCAL if needs_path else SOURCES if overrides == ["data=tables"] else []
+    config = compose_config([*overrides, *needs])
     if overrides[0].startswith(("algorithm", "mel", "preset")):  # the others fit a model of their own
         assert find_problems(config) == []
     assert make_plan(config).pools

@@ -180,7 +180,7 @@ def test_published_schemas_of_the_benchmarks(name, tmp_path):
 
 def test_math_answers_come_from_the_last_box(tmp_path):
     source = compose_config(["model=local", "model.path=/m", "data=math"]).data.train
-    solution = "First \\boxed{1}, then $\\boxed{\\frac{2}{3}}$."
+    solution = "First \\boxed{1}. Then it is $\\boxed{\\frac{2}{3}}$."
     pq.write_table(pa.Table.from_pylist([{"problem": "Q?", "solution": solution}]), tmp_path / "train.parquet")
     assert asked(source.model_copy(update={"path": str(tmp_path)})) == [("Q?", "\\frac{2}{3}")]
     pq.write_table(pa.Table.from_pylist([{"problem": "Q?", "solution": "none"}]), tmp_path / "train.parquet")

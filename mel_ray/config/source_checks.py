@@ -1,0 +1,40 @@
+"""What can be known to be wrong with training sources before any file is read."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+from mel_ray.config.schema import DataConfig, TrainSourceConfig
+from mel_ray.config.templates import template_problem
+from mel_ray.records.problem import Problem
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def find_source_problems(data: DataConfig) -> Iterator[Problem]:
+    for name, count in Counter(source.name for source in data.sources).items():
+        if count > 1:
+            yield Problem("data.train", name, f"{count} sources have this name", "give each a name of its own")
+    for source in data.sources:
+        path = data.source_key(source)
+        if not _NAME.fullmatch(source.name):
+            why = "the name stands in metrics: letters, digits, '.', '_' and '-', with a letter or digit first"
+            yield Problem(f"{path}.name", ascii(source.name), why, "rename it")
+        if source.prompt is not None and (malformed := template_problem(source.prompt, "question")):
+            yield Problem(f"{path}.prompt", source.prompt, malformed, "use only {{ question }}")
+        yield from _pass_rates(source, path)
+
+
+def _pass_rates(source: TrainSourceConfig, path: str) -> Iterator[Problem]:
+    if source.pass_rate is None:
+        if source.pass_rate_file is not None:
+            why = "it is used for a band of pass rates, and there is none"
+            yield Problem(f"{path}.pass_rate_file", source.pass_rate_file, why, f"set {path}.pass_rate=[0.1,0.9]")
+        return
+    low, high = source.pass_rate
+    if not 0 <= low <= high <= 1:
+        why = "a band goes from its lowest to its highest pass rate, both in [0, 1]"
+        yield Problem(f"{path}.pass_rate", list(source.pass_rate), why, "write it as [0.1,0.9]")
+    if source.pass_rate_file is None:
+        why = "the pass rates are not known"
+        yield Problem(f"{path}.pass_rate_file", None, why, "measure them with `mel pass-rate`, and name its file here")

@@ -1,0 +1,40 @@
+"""What can be known to be wrong with the columns of a source, and with benchmarks, before any file is read."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from jinja2 import Environment, TemplateError
+
+from mel_ray.config.schema import BenchmarkConfig, SourceConfig
+from mel_ray.records.problem import Problem
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def find_column_problems(source: SourceConfig, path: str) -> Iterator[Problem]:
+    """Problems of a training source or a benchmark; `path` names its key."""
+    if source.kind == "world" and source.path is not None:
+        why = "the embedded world has no file"
+        yield Problem(f"{path}.path", source.path, why, f"use data=table, or {path}.kind=table, to read a file")
+    try:
+        if source.answer_pattern and re.compile(source.answer_pattern).groups < 1:
+            why = "it has no group"
+            yield Problem(f"{path}.answer_pattern", source.answer_pattern, why, "put () around the answer")
+    except re.error as error:
+        yield Problem(f"{path}.answer_pattern", source.answer_pattern, f"not a regular expression: {error}")
+    for name, template in (("question", source.question), ("answer", source.answer)):
+        try:
+            Environment().parse(template)
+        except TemplateError as error:
+            why = f"not a Jinja template: {error.message}"
+            yield Problem(f"{path}.{name}", template, why, 'write columns as "{{ name }}"')
+
+
+def find_benchmark_problems(benchmarks: Sequence[BenchmarkConfig]) -> Iterator[Problem]:
+    for benchmark in benchmarks:
+        if not _NAME.fullmatch(benchmark.name):
+            why = "the name stands in metrics: letters, digits, '.', '_' and '-', with a letter or digit first"
+            yield Problem("eval.benchmarks", ascii(benchmark.name), why, "rename it")
+    names = [benchmark.name for benchmark in benchmarks]
+    if len(set(names)) != len(names):
+        yield Problem("eval.benchmarks", names, "a benchmark is named twice", "name each once")

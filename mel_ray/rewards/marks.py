@@ -1,0 +1,40 @@
+"""Single values with a percent sign, a degree sign or a unit.
+
+The same numeral is right with or without the sign where the truth has the sign or is at least 1: 33 for 33%, 8% for 8.
+The same value is right: 37.5% for 3/8, pi for 180 degrees. 0.5% for 0.5 is neither.
+"""
+
+from collections.abc import Callable
+
+from mel_ray.rewards.numbers import Marked, read_number
+from mel_ray.rewards.units import compatible
+from mel_ray.rewards.values import same_value
+
+_FACTOR = {"%": r"\frac{1}{100}", "°": r"\frac{\pi}{180}"}
+Same = Callable[[str, str], bool | None]  # (answer, truth), both without marks
+
+
+def same_marked(answer: Marked, truth: Marked, same: Same) -> bool | None:
+    """The verdict, or None where the numerals cannot be compared."""
+    signs = {answer.mark, truth.mark} & set(_FACTOR)
+    if answer.mark == truth.mark:
+        return same(answer.numeral, truth.numeral)
+    if not signs:
+        return compatible(answer.mark, truth.mark) and same(answer.numeral, truth.numeral)
+    if answer.mark and truth.mark:  # 30 degrees may leave out Celsius; nothing else goes together
+        is_temperature = "°" in signs and "degree" in answer.mark + truth.mark
+        return is_temperature and same(answer.numeral, truth.numeral)
+    if same(answer.numeral, truth.numeral) and (truth.mark or _is_at_least_one(truth.numeral)):
+        return True
+    return same(_valued(answer), _valued(truth))
+
+
+def _valued(marked: Marked) -> str:
+    return rf"({marked.numeral})\cdot{_FACTOR[marked.mark]}" if marked.mark else marked.numeral
+
+
+def _is_at_least_one(numeral: str) -> bool:
+    number = read_number(numeral)
+    if number is not None:
+        return abs(number.value) >= 1
+    return same_value(f"||{numeral}|-1|", f"|{numeral}|-1") is True  # | |v| - 1 | is |v| - 1 from |v| = 1 on

@@ -1,0 +1,74 @@
+r"""Sets of real numbers: intervals, their unions, inequalities in one variable, all numbers without some."""
+
+import re
+from itertools import pairwise
+
+from mel_ray.rewards import forms
+from mel_ray.rewards.dress import key
+from mel_ray.rewards.forms import Items, Union
+from mel_ray.rewards.numbers import read_number
+
+_REALS = re.compile(r"\\mathbb\{R\}|\\(?:Bbb|mathbf)\{R\}")
+_WITHOUT = re.compile(r"\\mathbb\{R\}\\setminus\\\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\\\}")
+_RELATION = re.compile(r"\\(le|ge|ne)(?![a-zA-Z])|([<>]=?)")
+
+
+def interval_of(text: str) -> tuple[str, str] | None:
+    r"""(variable, interval) of an inequality or chain in one variable: `3 < x \le 4` is (x, `(3,4]`); else None."""
+    signs = [match[0] for match in _RELATION.finditer(text)]
+    parts = [part.strip() for part in forms.split_at(text, _RELATION)]
+    if len(parts) != len(signs) + 1 or len(signs) not in (1, 2) or not all(parts):
+        return None
+    kinds = [{"\\le": "<=", "\\ge": ">=", "\\ne": "!="}.get(sign, sign) for sign in signs]
+    names = [forms.is_variable(part) for part in parts]
+    if len(signs) == 1 and kinds[0] == "!=" and names[0]:
+        return parts[0], f"(-\\infty,{parts[1]})\\cup({parts[1]},\\infty)"
+    if len(signs) == 1 and "!=" not in kinds and names[0] != names[1]:
+        variable, bound = parts if names[0] else parts[::-1]
+        is_below = kinds[0].startswith("<") == names[0]
+        closed = kinds[0].endswith("=")
+        if is_below:
+            return variable, f"(-\\infty,{bound}{']' if closed else ')'}"
+        return variable, f"{'[' if closed else '('}{bound},\\infty)"
+    if len(signs) == 2 and names == [False, True, False] and {kind[0] for kind in kinds} in ({"<"}, {">"}):
+        low, variable, high = parts if kinds[0][0] == "<" else parts[::-1]
+        first, second = kinds if kinds[0][0] == "<" else kinds[::-1]
+        return variable, f"{'[' if first.endswith('=') else '('}{low},{high}{']' if second.endswith('=') else ')'}"
+    return None
+
+
+def reals(text: str) -> str:
+    """The real numbers as an interval; without some of them, as a union."""
+    text = _WITHOUT.sub(_punctured, text)
+    return _REALS.sub(r"(-\\infty,\\infty)", text)
+
+
+def _punctured(match: re.Match[str]) -> str:
+    points = forms.split(match[1])
+    numbers = [read_number(point) for point in points]
+    if all(numbers):
+        points = [point for _, point in sorted(zip((n.value for n in numbers if n), points, strict=True))]
+    elif len(points) > 1:
+        return match[0]
+    ends = ["-\\infty", *points, "\\infty"]
+    return "\\cup".join(f"({low},{high})" for low, high in pairwise(ends))
+
+
+def is_range(shape: Items | Union | None) -> bool:
+    """Whether a shape is an interval or a union of them (or a pair, which looks the same)."""
+    return isinstance(shape, Union) or (
+        isinstance(shape, Items)
+        and len(shape.items) == 2
+        and shape.opening in ("(", "[")
+        and shape.closing in (")", "]")
+    )
+
+
+def as_range(plain: str) -> str | None:
+    r"""An inequality in one variable as an interval; `x < 1` or `x > 2` as a union."""
+    found = [interval_of(part) for part in forms.split(plain)]
+    if not found or any(one is None for one in found):
+        return None
+    if len({key(one[0]) for one in found if one}) > 1:
+        return None
+    return "\\cup".join(one[1] for one in found if one)

@@ -1,0 +1,216 @@
+r"""Whether two expressions are the same: read by Math-Verify's parser, compared at many points to many digits.
+
+Two expressions are equal if they agree wherever both are defined. Sixty digits at a dozen points decide that faster
+and more surely than a simplifier: a tiny number differs from a tinier one, and what has other variables differs at
+once. Runs for as long as sympy likes: only in a process that can be killed.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+from mel_ray.rewards.numbers import read_number
+
+DIGITS = 60
+AGREE = 1e-30  # relative, between exact expressions
+MIN_POINTS = 3
+# Where variables are set: fractions, integers (for what is defined there alone), and negative values.
+_POINTS = (
+    "1.3717",
+    "2.6131",
+    "0.4142",
+    "5",
+    "2",
+    "7",
+    "3",
+    "11",
+    "13",
+    "19.3770",
+    "-1.7320",
+    "-0.3183",
+    "-2",
+    "-3.4142",
+)
+_DEGREES = re.compile(r"(\d+(?:\.\d+)?|[a-zA-Z]|\\[a-zA-Z]+ ?|\\frac\{[^{}]*\}\{[^{}]*\})?\^\\circ(?![a-zA-Z])")
+_DECIMAL = re.compile(r"(?<![\d.])(\d*)\.(\d+)(?![\d.])")
+_SUBSCRIPT = re.compile(
+    r"(?<!\\log)(?<!\\sum)(?<!\\int)(?<!\\prod)_"
+    r"(?:\{((?:[^{}]|\{[^{}]*\})*\\(?:[^{}]|\{[^{}]*\})*)\}|(\\[a-zA-Z]+))"
+)
+_CAPITAL_I = re.compile(r"(?<![a-zA-Z\\])I(?![a-zA-Z])")
+_COMPLEX = re.compile(r"(?<![a-zA-Z\\])i(?![a-zA-Z])|\\mathrm\{i\}|\\imath|\\mathbb\{C\}")
+_FRACTION_OF = re.compile(r"\\(?:arc)?(sin|cos|tan|cot|sec|csc)\s*\^\s*\{?-1\}?")
+
+
+@lru_cache(maxsize=256)
+def parsed(plain: str, is_complex: bool) -> Any:
+    """The sympy expression of an undressed answer, or None where it cannot be read."""
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy, normalize_latex
+    from latex2sympy2_extended.math_normalization import NormalizationConfig
+
+    latex = _FRACTION_OF.sub(r"\\arc\1", _DEGREES.sub(_radians, plain.replace(";", ",")))
+    latex = _SUBSCRIPT.sub(_plain_subscript, latex).replace("'", "^{\\prime}")
+    latex = _DECIMAL.sub(_as_fraction, latex.replace("\\%", "\\cdot\\frac{1}{100}"))
+    if "\\text{" in _SUBSCRIPT.sub("", latex) or "\\dots" in latex:
+        return None
+    tidy = NormalizationConfig(basic_latex=False, units=False, malformed_operators=True, nits=False, boxed="none")
+    try:
+        found = latex2sympy(
+            normalize_latex(latex, tidy),
+            is_real=not is_complex,
+            convert_degrees=False,
+            normalization_config=None,
+            conversion_config=ConversionConfig(lowercase_symbols=False),
+        )
+        return _with_units(found, is_complex, bool(_CAPITAL_I.search(latex)))
+    except (MemoryError, RecursionError):
+        raise
+    except Exception:  # the parser raises plain Exception for whatever it does not know
+        return None
+
+
+def _with_units(expression: Any, is_complex: bool, has_capital: bool) -> Any:
+    """The parser reads I as the imaginary unit and i as a variable; in an answer it is the other way round."""
+    from sympy import Derivative, Expr, I, Symbol
+    from sympy.core.function import AppliedUndef
+
+    if not isinstance(expression, Expr):
+        return expression
+    if has_capital:
+        expression = expression.xreplace({I: Symbol("I")})
+    unknown = expression.atoms(AppliedUndef, Derivative)  # f(x) and dx/dt are quantities of their own
+    expression = expression.xreplace({one: Symbol(str(one), real=not is_complex) for one in unknown})
+    small = [symbol for symbol in expression.free_symbols if symbol.name == "i"] if is_complex else []
+    return expression.subs(dict.fromkeys(small, I))
+
+
+def _plain_subscript(match: re.Match[str]) -> str:
+    r"""`R_\odot` and `m_{\max}` as subscripts of letters, which the parser reads."""
+    return "_{" + re.sub(r"[^a-zA-Z0-9+,-]|text", "", match[1] or match[2]) + "}"
+
+
+def _as_fraction(match: re.Match[str]) -> str:
+    """A decimal, exactly."""
+    return rf"\frac{{{int(match[1] + match[2])}}}{{{10 ** len(match[2])}}}"
+
+
+def _radians(match: re.Match[str]) -> str:
+    return rf"({match[1]}\cdot\frac{{\pi}}{{180}})" if match[1] else r"\cdot\frac{\pi}{180}"
+
+
+def same_value(answer: str, truth: str, tolerance: float = 0.0) -> bool | None:
+    """Whether two undressed expressions are equal; None where one is no expression that can be evaluated."""
+    from sympy import Expr
+
+    is_complex = bool(_COMPLEX.search(answer) or _COMPLEX.search(truth))
+    left, right = parsed(answer, is_complex), parsed(truth, is_complex)
+    if not isinstance(left, Expr) or not isinstance(right, Expr):
+        return None
+    if left == right:
+        return True
+    symbols = sorted(left.free_symbols | right.free_symbols, key=str)
+    if not symbols:
+        return _same_number(left, right, max(tolerance, _slack(answer), _slack(truth)))
+    valid = 0
+    for first, second in _at_points(left, right, symbols, not is_complex):
+        if not _agree(first, second):
+            return False
+        valid += 1
+    return True if valid >= MIN_POINTS else None
+
+
+def proportional(answer: str, truth: str) -> bool | None:
+    """Whether two equations, each given as its left side minus its right, say the same: their ratio is a constant."""
+    from mpmath import workdps
+    from sympy import Expr
+
+    is_complex = bool(_COMPLEX.search(answer) or _COMPLEX.search(truth))
+    left, right = parsed(answer, is_complex), parsed(truth, is_complex)
+    if not isinstance(left, Expr) or not isinstance(right, Expr):
+        return None
+    symbols = sorted(left.free_symbols | right.free_symbols, key=str)
+    if not symbols:
+        return None
+    with workdps(DIGITS):
+        ratios = [
+            first / second for first, second in _at_points(left, right, symbols, not is_complex) if first and second
+        ]
+    if len(ratios) < MIN_POINTS:
+        return None
+    return all(_agree(ratio, ratios[0]) for ratio in ratios)
+
+
+def _slack(plain: str) -> float:
+    """How far an exact value may lie from a plain decimal that is its rounding."""
+    number = read_number(plain)
+    return float((number and number.slack) or 0.0)
+
+
+def _same_number(left: Any, right: Any, slack: float) -> bool | None:
+    exact = [value for value in (left.doit(), right.doit()) if value.is_Rational]
+    if len(exact) == 2 and not slack:
+        return bool(exact[0] == exact[1])
+    first, second = _number(left), _number(right)
+    if first is None or second is None:
+        return None
+    return bool(slack and abs(first - second) <= slack) or _agree(first, second)
+
+
+def _number(expression: Any) -> Any:
+    """An mpmath number, or None where the expression has no finite value."""
+    from mpmath import mpc
+
+    try:
+        value = expression.evalf(DIGITS, maxn=4 * DIGITS)
+        if not value.is_number or value.has(*_not_finite()):
+            value = expression.doit().evalf(DIGITS, maxn=4 * DIGITS)
+        if not value.is_number or value.has(*_not_finite()):
+            return None
+        real, imaginary = value.as_real_imag()
+        first, second = real._to_mpmath(4 * DIGITS), imaginary._to_mpmath(4 * DIGITS)
+        return first if second == 0 else mpc(first, second)
+    except (MemoryError, RecursionError):
+        raise
+    except Exception:  # sympy raises whatever its parts raise
+        return None
+
+
+@lru_cache(maxsize=1)
+def _not_finite() -> tuple[Any, ...]:
+    from sympy import nan, oo, zoo
+
+    return (nan, oo, -oo, zoo)
+
+
+def _at_points(left: Any, right: Any, symbols: Sequence[Any], is_real: bool) -> Iterator[tuple[Any, Any]]:
+    """The values of both expressions at each point where both have one; without i, real ones alone."""
+    from mpmath import mpc
+    from sympy import Rational
+
+    for number in range(len(_POINTS)):
+        # another value for each variable, from the same kind of numbers
+        values = {symbol: Rational(_POINTS[number]) + _offset(number, index) for index, symbol in enumerate(symbols)}
+        first, second = _number(left.subs(values)), _number(right.subs(values))
+        if first is None or second is None:
+            continue
+        if is_real and (isinstance(first, mpc) or isinstance(second, mpc)):
+            continue
+        yield first, second
+
+
+def _offset(number: int, index: int) -> Any:
+    """Keeps the variables of one point apart: integers stay integers, negative values stay negative."""
+    from sympy import Rational
+
+    if not index:
+        return 0
+    step = index * (number + 2)
+    is_integer, is_negative = "." not in _POINTS[number], _POINTS[number].startswith("-")
+    size = Rational(step) if is_integer else Rational(step * 7 + 3, 11)
+    return -size if is_negative else size
+
+
+def _agree(first: Any, second: Any) -> bool:
+    """Equal to many digits, however small or large both are."""
+    return bool(first == second or abs(first - second) <= AGREE * max(abs(first), abs(second)))

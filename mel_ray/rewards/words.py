@@ -1,0 +1,30 @@
+"""Answers in words: compared as words."""
+
+import re
+
+from mel_ray.rewards.numbers import split_mark
+
+_WORD = re.compile(r"(?<![a-zA-Z\\])[a-zA-Z]{2,}")
+_ENVIRONMENT = re.compile(r"\\(?:begin|end)\{[^{}]*\}")
+_LONG = re.compile(r"(?<![a-zA-Z])[a-zA-Z]{4,}(?![a-zA-Z]*[({^_])")
+_COMMAND = re.compile(r"\\[a-zA-Z]+")
+_TOKEN = re.compile(r"[a-z]+|\d+(?:\.\d+)?|[^\sa-z\d.,;:()'\"-]")
+_TEXT = re.compile(r"\\text\{([^{}]*)\}")
+
+
+def has_words(text: str) -> bool:
+    """Whether an answer is prose: words that are no unit after a numeral, or four letters that are no command."""
+    numeral = _ENVIRONMENT.sub(" ", split_mark(text).numeral)
+    if any(_WORD.search(content) for content in _TEXT.findall(numeral)):
+        return True
+    return bool(_LONG.search(_COMMAND.sub(" ", _TEXT.sub(" ", numeral))))
+
+
+def same_words(plain: str, gold: str) -> bool:
+    """Words are compared as words: without case, punctuation and articles."""
+    return _tokens(plain) == _tokens(gold)
+
+
+def _tokens(text: str) -> list[str]:
+    found = _TOKEN.findall(_TEXT.sub(r" \1 ", text).lower())
+    return [token for token in found if token not in ("the", "a", "an")]

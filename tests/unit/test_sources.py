@@ -1,0 +1,221 @@
+"""data.train as one source or a list of sources: configuration, loading, and what is said about what was left out."""
+
+import json
+
+import pytest
+import yaml
+
+from mel_ray.cli.check import checked_and_prepared
+from mel_ray.config.checks import find_problems
+from mel_ray.config.keys import known_keys
+from mel_ray.config.load import compose_config, continued_config, to_yaml, validate
+from mel_ray.config.templates import CONF_DIR
+from mel_ray.records.problem import ConfigError
+from tests.unit.builders import config_of
+from tests.unit.public_data import public
+
+TWO = "data.train=[{name: gsm, path: a.jsonl, weight: 2}, {name: mine, kind: table, path: b.jsonl}]"
+
+
+def write(path, *rows: tuple[str, str]) -> str:
+    path.write_text("".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in rows))
+    return str(path)
+
+
+def questions(path, name: str, count: int) -> str:
+    return write(path, *((f"{name} {n}?", str(n)) for n in range(count)))
+
+
+def sentence(*overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        compose_config(overrides)
+    return str(caught.value)
+
+
+def problems_of(*overrides: str) -> str:
+    return "\n".join(map(str, find_problems(compose_config(overrides))))
+
+
+# -- configuration
+
+
+@pytest.mark.parametrize("data", [[], ["data=table"], ["data=tables"], ["data=gsm8k"]])
+def test_an_override_may_replace_one_source_by_a_list(data):
+    sources = compose_config([*data, TWO]).data.sources
+    assert [(one.name, one.kind, one.path, one.weight) for one in sources] == [
+        ("gsm", "table", "a.jsonl", 2.0),
+        ("mine", "table", "b.jsonl", 1.0),
+    ]
+    assert {one.hub_files for one in sources} == {"*.parquet"}  # nothing is left of the source that was there
+
+
+def test_one_source_is_what_it_was():
+    data = compose_config(["data=table", "data.train.path=a.jsonl", "data.train.limit=3"]).data
+    assert data.sources == (data.train,)
+    assert (data.train.path, data.train.limit, data.train.name) == ("a.jsonl", 3, "train")
+    assert data.source_key(data.train) == "data.train"
+    assert "data.train.weight" in known_keys()
+
+
+def test_a_list_survives_the_stored_configuration(tmp_path):
+    config = compose_config([TWO])
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert validate(yaml.safe_load(to_yaml(config))) == config
+    assert continued_config(tmp_path / "config.yaml", ["run.steps=7"]).data == config.data
+    replaced = continued_config(tmp_path / "config.yaml", ["data.train=[{name: other, count: 9}]"])
+    assert [one.name for one in replaced.data.sources] == ["other"]
+    with pytest.raises(ConfigError, match=r"data.train.limit=3: data.train is a list"):
+        continued_config(tmp_path / "config.yaml", ["data.train.limit=3"])
+
+
+def test_a_stored_configuration_of_one_source_without_the_new_keys_can_be_read():
+    stored = yaml.safe_load(to_yaml(compose_config([])))
+    for key in ("name", "weight", "prompt", "pass_rate", "pass_rate_file"):
+        del stored["data"]["train"][key]
+    assert validate(stored).data == compose_config([]).data
+
+
+def test_a_file_of_ones_own_may_hold_the_list(tmp_path):
+    import shutil
+
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF_DIR, conf)
+    (conf / "data" / "mine.yaml").write_text("defaults: [tables]\ntrain:\n  - {name: a, path: x}\n  - {name: b}\n")
+    assert [one.name for one in compose_config(["data=mine"], conf).data.sources] == ["a", "b"]
+    with pytest.raises(ConfigError, match="each entry has its own keys"):
+        compose_config(["data=mine", "data.train.limit=3"], conf)
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("data.train=[]", "data.train=[]: this list needs at least one source."),
+        ("data.train=[{name: a, wieght: 3}]", "data.train.0.wieght: there is no such key. Did you mean 'weight'?"),
+        ("data.train=[{name: a}, {name: b, colums: 3}]", "data.train.1.colums: there is no such key."),
+        ("data.train=[{name: a, weight: 0}]", "data.train.0.weight=0: input should be greater than 0."),
+        ("data.train=[{name: a, weight: -1}]", "data.train.0.weight=-1: input should be greater than 0."),
+        ("data.train=[{name: a, weight: nan}]", "data.train.0.weight=nan: input should be"),
+        ("data.train=[3]", "data.train.0=3: this is a section."),
+        ("data.train.wieght=3", "data.train.wieght: there is no such key. Did you mean 'data.train.weight'?"),
+    ],
+)
+def test_what_is_wrong_with_an_entry_is_one_sentence(override, told):
+    found = sentence(override)
+    assert found.startswith(told)
+    assert len(found.splitlines()) == 1
+
+
+def test_a_list_and_a_key_of_one_source_do_not_go_together():
+    assert sentence(TWO, "data.train.limit=3") == (
+        "data.train.limit=3: data.train is a list of sources, and each entry has its own keys. Set it in the entries."
+    )
+
+
+@pytest.mark.parametrize(
+    ("entries", "told"),
+    [
+        ("{name: a}, {name: b}, {name: a}", "data.train=a: 2 sources have this name."),
+        ("{count: 3}, {count: 4}", "data.train=train: 2 sources have this name."),
+        ("{name: a/b}, {name: c}", "data.train[a/b].name='a/b': the name stands in metrics"),
+        ("{name: ''}, {name: c}", "data.train[].name='': the name stands in metrics"),
+        ("{name: 'größe'}, {name: c}", "the name stands in metrics"),
+        ("{name: a, prompt: '{{ q }}'}", "data.train[a].prompt={{ q }}: UndefinedError: 'q' is undefined."),
+        ("{name: a, answer_pattern: '####'}", "data.train[a].answer_pattern=####: it has no group."),
+        ("{name: a, pass_rate: [0.9, 0.1], pass_rate_file: f}", "data.train[a].pass_rate=[0.9, 0.1]: a band goes"),
+        ("{name: a, pass_rate: [0, 1.5], pass_rate_file: f}", "data.train[a].pass_rate=[0.0, 1.5]: a band goes"),
+        ("{name: a, pass_rate: [0, 1]}", "data.train[a].pass_rate_file: the pass rates are not known."),
+        ("{name: a, pass_rate_file: f}", "data.train[a].pass_rate_file=f: it is used for a band"),
+    ],
+)
+def test_what_is_wrong_with_sources_is_one_sentence(entries, told):
+    found = problems_of(f"data.train=[{entries}]")
+    assert told in found
+    assert len(found.splitlines()) == 1
+
+
+def test_good_sources_have_no_problems():
+    assert problems_of(TWO) == ""
+
+
+# -- loading
+
+
+def prepared(*entries: dict, **options: str):
+    overrides = [f"{key.replace('__', '.')}={value}" for key, value in options.items()]
+    return checked_and_prepared(config_of(f"data.train={json.dumps(entries)}", *overrides))
+
+
+def told(*entries: dict, **options: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        prepared(*entries, **options)
+    return str(caught.value)
+
+
+def test_each_source_has_its_own_columns_prompt_and_name(tmp_path):
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps({"q": f"B {n}?", "a": n}) + "\n" for n in range(9)))
+    found = prepared(
+        {"name": "a", "path": questions(tmp_path / "a.jsonl", "A", 12), "weight": 3},
+        {"name": "b", "path": str(tmp_path / "b.jsonl"), "question": "q", "answer": "a", "prompt": "B: {{ question }}"},
+        eval__benchmarks="[]",
+    )
+    assert [(one.name, one.share, len(one.rendered.prompts)) for one in found.sources] == [
+        ("a", 0.75, 12),
+        ("b", 0.25, 9),
+    ]
+    assert {prompt.question.source for prompt in found.prompts.prompts} == {"a", "b"}
+    texts = [found.tokenizer.decode(one.rendered.prompts[0].token_ids) for one in found.sources]
+    assert "Problem: A 0?" in texts[0]
+    assert "B: B 0?" in texts[1]
+    assert found.dropped == []
+
+
+def test_a_question_of_two_sources_counts_once_and_is_said(tmp_path):
+    a = write(tmp_path / "a.jsonl", *((f"Q {n}?", str(n)) for n in range(10)))
+    b = write(tmp_path / "b.jsonl", ("Q  3?", "3"), ("Q 4?", "5"), *((f"R {n}?", "1") for n in range(10)))
+    found = prepared({"name": "a", "path": a}, {"name": "b", "path": b}, eval__benchmarks="[]")
+    assert [len(one.rendered.prompts) for one in found.sources] == [10, 10]
+    assert found.dropped == [
+        "source b: 2 questions dropped: an earlier source has the same, 1 of them with another answer"
+    ]
+    answers = {prompt.question.text: prompt.question.truth.answer for prompt in found.prompts.prompts}
+    assert answers["Q 4?"] == "4"
+    refused = told({"name": "a", "path": a}, {"name": "b", "path": b, "conflicts": "error"})
+    assert refused.startswith("data.train[b]: 1 of its questions stand in an earlier source with another answer, e.g.")
+    assert "'Q 4?' with '4' in a, '5' here" in refused
+    assert "earlier sources have all of its questions" in told({"name": "a", "path": a}, {"name": "b", "path": a})
+
+
+def test_problems_of_all_sources_are_said_at_once(tmp_path):
+    refused = told({"name": "a", "path": str(tmp_path / "x.jsonl")}, {"name": "b", "path": str(tmp_path / "y.jsonl")})
+    assert "data.train[a].path" in refused
+    assert "data.train[b].path" in refused
+    without_model = told({"name": "a", "path": str(tmp_path / "x.jsonl")}, {"name": "b"}, model__path="/no/such")
+    assert "model.path" in without_model
+    assert "data.train[a].path" in without_model
+
+
+def test_a_source_too_small_for_its_part_of_a_batch_is_a_sentence(tmp_path):
+    small, large = questions(tmp_path / "a.jsonl", "A", 3), questions(tmp_path / "b.jsonl", "B", 50)
+    refused = told({"name": "a", "path": small}, {"name": "b", "path": large})  # 8 of 16 questions
+    assert refused.startswith("rollout.prompts_per_step=16: source a has only 3 usable questions, and a batch takes up")
+    fitting = prepared({"name": "a", "path": small, "weight": 3}, {"name": "b", "path": large, "weight": 13})
+    assert [len(one.rendered.prompts) for one in fitting.sources] == [3, 50]
+
+
+def test_a_malformed_template_is_said_once():
+    with pytest.raises(ConfigError) as caught:
+        checked_and_prepared(config_of("data.prompt='{{ q }}'"))
+    assert str(caught.value) == "data.prompt={{ q }}: UndefinedError: 'q' is undefined. Use only {{ question }}."
+
+
+def test_real_sources_of_different_schemas(tmp_path):
+    gsm = {"name": "gsm", "path": str(public("gsm8k/test.jsonl")), "answer_pattern": r"####\s*([^\n]+)", "limit": 200}
+    svamp = {
+        "name": "svamp",
+        "path": str(public("svamp/SVAMP.json")),
+        "question": "{{ Body }} {{ Question }}",
+        "answer": "Answer",
+    }
+    found = prepared(gsm, svamp, eval__benchmarks="[]")
+    assert [one.rendered.too_long + len(one.rendered.prompts) for one in found.sources] == [200, 1000]
+    assert "Body" in found.sources[1].rendered.prompts[0].question.columns
