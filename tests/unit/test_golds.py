@@ -116,7 +116,7 @@ def test_answers_may_be_nested_or_written_by_a_template():
 
 @pytest.mark.parametrize(
     ("tolerance", "value"),
-    [("1e-1", 0.1), ("1e-1,1e-2", 0.01), (0.5, 0.5), (None, 0.0), ("", 0.0), (float("nan"), 0.0)],
+    [("1e-1", 0.1), ("1e-1,1e-2", (0.1, 0.01)), (0.5, 0.5), (None, 0.0), ("", 0.0), (float("nan"), 0.0)],
 )
 def test_a_stated_error_is_a_tolerance(tolerance, value):
     assert truth({"answer": "4.2", "error": tolerance}, tolerance="error").tolerance == value
