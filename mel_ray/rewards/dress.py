@@ -134,7 +134,11 @@ def _words(match: re.Match[str]) -> str:
     if not re.search(r"[a-zA-Z]", content) or "\\" in content:
         return f" {content} "
     if re.fullmatch(r"\(?[A-J]\)?\.?", content):
-        return f"{content}"
+        return content
+    if label := re.match(r"\([A-J]\)|[A-J][.:)](?=\s)", content):
+        return rf"{label[0]}\text{{{content[label.end() :].strip()}}}"
+    if content.lower() == "infinity":
+        return r"\infty "
     if command.startswith("operatorname"):
         return rf"\{content} " if content.isalpha() else content
     is_unit = bool(re.search(r"[\d})]\s*(?:\\[,;: ]|~)*\s*$", match.string[: match.start()]))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 _CLOSERS = {")": "(", "]": "[", "}": "{"}
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
-_MATRIX = re.compile(r"\\begin\{([pbBv]?)(?:small)?(?:matrix|array)\*?\}(?:\{[lcr|]*\})?(.*)\\end\{[a-zA-Z]*\*?\}")
+_MATRIX = re.compile(r"\\begin\{([pbB]?)(?:small)?(?:matrix|array)\*?\}(?:\{[lcr|]*\})?(.*)\\end\{[a-zA-Z]*\*?\}")
 _SUBSCRIPT = re.compile(r"_(?:\{(?:[^{}]|\{[^{}]*\})*\}|\\[a-zA-Z]+|.)")
 _ARGUMENTS = re.compile(r"(?<=[a-zA-Z}')])\((?:[^()]|\([^()]*\))*\)")
 _ACCENT = re.compile(
@@ -83,7 +83,7 @@ def split_at(text: str, pattern: re.Pattern[str]) -> list[str]:
 def shape(text: str, prefer_list: bool = False) -> Items | Union | None:
     """The shape of an undressed answer, or None for a single value. A bare `1,234` is a number, but where a list is
     expected (`prefer_list`)."""
-    if match := _MATRIX.fullmatch(text):
+    if match := _MATRIX.fullmatch(_unbracketed(text)):
         rows = [[cell.strip() for cell in row.split("&")] for row in match[2].split("\\\\") if row.strip()]
         if len(rows) == 1 or all(len(row) == 1 for row in rows):
             return Items(tuple(cell for row in rows for cell in row), "matrix", "matrix")
@@ -101,6 +101,14 @@ def shape(text: str, prefer_list: bool = False) -> Items | Union | None:
                     return _bracketed(items, opening, closing)
     items = _items(text, prefer_list)
     return Items(tuple(items)) if len(items) > 1 else None
+
+
+def _unbracketed(text: str) -> str:
+    """An array without the brackets around it, which a matrix brings along."""
+    is_array = re.match(r"[(\[]\\begin\{(?:array|matrix)\}", text) and re.search(
+        r"\\end\{(?:array|matrix)\}[)\]]$", text
+    )
+    return text[1:-1] if is_array else text
 
 
 def _bracketed(items: Sequence[str], opening: str, closing: str) -> Items:

@@ -23,9 +23,7 @@ from mel_ray.rewards.words import has_words, same_words
 MAX_DEPTH = 8
 _SIMPLE = re.compile(r"[+-]?\d{1,30}(?:\.\d{1,15})?")
 _RELATION = re.compile(r"\\(?:le|ge|ne)(?![a-zA-Z])|[<>]")
-_NOT_EVALUATED = re.compile(
-    r"\\(?:int|begin|setminus|cap|mid|forall|exists|mapsto|to|mathbb|emptyset)(?![a-zA-Z])|\\\{"
-)
+_NOT_EVALUATED = re.compile(r"\\(?:begin|setminus|cap|mid|forall|exists|mapsto|to|mathbb|emptyset)(?![a-zA-Z])|\\\{")
 _LETTER = re.compile(r"\\[a-zA-Z]+|(?<![a-zA-Z\\])[a-zA-Z]|(?<=[a-zA-Z])[a-zA-Z]|'")
 Tolerance = float | Sequence[float]
 

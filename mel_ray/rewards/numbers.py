@@ -19,6 +19,7 @@ _NUMBER = re.compile(rf"([+-]?)\(?({_DECIMAL})\)?")
 _FRACTION = re.compile(
     rf"([+-]?)(?:\(?([+-]?{_DECIMAL})\)?/\(?({_DECIMAL})\)?|\\frac\{{([+-]?{_DECIMAL})\}}\{{([+-]?{_DECIMAL})\}})"
 )
+_REPEATING = re.compile(r"([+-]?)(\d{0,30})\.(\d{0,30})\\overline\{(\d{1,30})\}")
 _MIXED = re.compile(r"([+-]?)(\d{1,15})\\frac\{(\d{1,15})\}\{(\d{1,15})\}")
 _SCIENTIFIC = re.compile(
     rf"([+-]?)(?:({_DECIMAL})(?:\\times|\\cdot|\*)|(?=10\^))10\^(?:\{{([+-]?\d{{1,3}})\}}|(\d))"
@@ -82,6 +83,10 @@ def read_number(numeral: str) -> Number | None:
     if match := _NUMBER.fullmatch(numeral):
         _, point, decimals = match[2].partition(".")
         return _signed(match[1], _fraction(match[2]), len(decimals) if point else None)
+    if match := _REPEATING.fullmatch(numeral):
+        whole, digits, period = match[2] or "0", match[3], match[4]
+        ninths = Fraction(int(period), (10 ** len(period) - 1) * 10 ** len(digits))
+        return _signed(match[1], _fraction(f"{whole}.{digits}") + ninths)
     if match := _FRACTION.fullmatch(numeral):
         top, bottom = match[2] or match[4], match[3] or match[5]
         if not _fraction(bottom):

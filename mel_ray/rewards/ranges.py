@@ -8,7 +8,8 @@ from mel_ray.rewards.dress import key
 from mel_ray.rewards.forms import Items, Union
 from mel_ray.rewards.numbers import read_number
 
-_REALS = re.compile(r"\\mathbb\{R\}|\\(?:Bbb|mathbf)\{R\}")
+_BUILDER = re.compile(r"\\\{([a-zA-Z])(?:\\in(?:\\mathbb\{R\}|R))?[|:](.+)\\\}")
+_REALS = re.compile(r"\\text\{all real(?: numbers|s)?\}|all real(?: numbers|s)?|\\mathbb\{R\}|\\(?:Bbb|mathbf)\{R\}")
 _WITHOUT = re.compile(r"\\mathbb\{R\}\\setminus\\\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\\\}")
 _RELATION = re.compile(r"\\(le|ge|ne)(?![a-zA-Z])|([<>]=?)")
 
@@ -39,6 +40,8 @@ def interval_of(text: str) -> tuple[str, str] | None:
 
 def reals(text: str) -> str:
     """The real numbers as an interval; without some of them, as a union."""
+    if (match := _BUILDER.fullmatch(text)) and (found := as_range(match[2], match[1])):
+        return found
     text = _WITHOUT.sub(_punctured, text)
     return _REALS.sub(r"(-\\infty,\\infty)", text)
 
@@ -64,11 +67,10 @@ def is_range(shape: Items | Union | None) -> bool:
     )
 
 
-def as_range(plain: str) -> str | None:
+def as_range(text: str, variable: str | None = None) -> str | None:
     r"""An inequality in one variable as an interval; `x < 1` or `x > 2` as a union."""
-    found = [interval_of(part) for part in forms.split(plain)]
-    if not found or any(one is None for one in found):
+    found = [one for part in forms.split(text) if (one := interval_of(part))]
+    variables = {key(name) for name, _ in found}
+    if len(found) != len(forms.split(text)) or len(variables) != 1 or (variable and {variable} != variables):
         return None
-    if len({key(one[0]) for one in found if one}) > 1:
-        return None
-    return "\\cup".join(one[1] for one in found if one)
+    return "\\cup".join(interval for _, interval in found)

@@ -186,9 +186,12 @@ def _not_finite() -> tuple[Any, ...]:
 def _at_points(left: Any, right: Any, symbols: Sequence[Any], is_real: bool) -> Iterator[tuple[Any, Any]]:
     """The values of both expressions at each point where both have one; without i, real ones alone."""
     from mpmath import mpc
-    from sympy import Rational
+    from sympy import Product, Rational, Sum
 
+    are_integers = left.has(Sum, Product) or right.has(Sum, Product)
     for number in range(len(_POINTS)):
+        if are_integers and "." in _POINTS[number]:
+            continue
         # another value for each variable, from the same kind of numbers
         values = {symbol: Rational(_POINTS[number]) + _offset(number, index) for index, symbol in enumerate(symbols)}
         first, second = _number(left.subs(values)), _number(right.subs(values))
