@@ -4,7 +4,8 @@ import re
 
 from mel_ray.rewards.numbers import read_number
 
-_BASE = re.compile(r"([0-9A-Z]+)_(?:\{(?:\\text\{)?([a-z]+|\d{1,2})\}?\}|(\d))")
+_BASE = re.compile(r"\(?([+-]?[0-9A-Z]+)\)?_(?:\{\(?(?:\\text\{)?([a-z]+|\d{1,2})\}?\)?\}|(\d))")
+_INSIDE = re.compile(r"\d\)?_(?:\d|\{)")  # a numeral in a base, within more
 _NAMES = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
           "fourteen", "fifteen", "sixteen")  # fmt: skip
 _BASES = {name: number for number, name in enumerate(_NAMES, 2)}
@@ -14,7 +15,7 @@ def same_in_base(plain: str, gold: str) -> bool | None:
     """Numerals in a base: the same digits, in the same base where both name one."""
     left, right = _in_base(plain), _in_base(gold)
     if left is None and right is None:
-        return None
+        return False if _INSIDE.search(plain) or _INSIDE.search(gold) else None
     if right is not None:
         if left is not None:
             return left == right

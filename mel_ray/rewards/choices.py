@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 _LETTER = re.compile(r"\(?([A-J])\)?[.:)]?")
 _LABELLED = re.compile(r"(?:\(([A-J])\)|([A-J])[.:)])[.:]?(.+)")
+_LONE = re.compile(r"(?<![a-zA-Z\\])[A-J](?![a-zA-Z])")
 _LETTERS = "ABCDEFGHIJ"
 
 
@@ -15,13 +16,11 @@ def by_letter(plain: str, gold: str, options: Sequence[str], compare: Callable[[
         return _says(plain, letter[1], options, compare)
     labelled = _LABELLED.fullmatch(gold)
     if labelled:
-        said = _LETTER.fullmatch(plain) or _LABELLED.fullmatch(plain)
-        if said:
-            return (said[1] or said[2] if said.re is _LABELLED else said[1]) == (labelled[1] or labelled[2])
+        if said := _said(plain):
+            return said == (labelled[1] or labelled[2])
         return compare(plain, labelled[3])
-    said = _LETTER.fullmatch(plain)
-    if options and said:
-        index = _LETTERS.index(said[1])
+    if options and (only := _LETTER.fullmatch(plain)):
+        index = _LETTERS.index(only[1])
         return index < len(options) and compare(options[index], gold)
     labelled = _LABELLED.fullmatch(plain)
     if labelled and not gold.startswith("("):
@@ -29,10 +28,19 @@ def by_letter(plain: str, gold: str, options: Sequence[str], compare: Callable[[
     return None
 
 
+def _said(plain: str) -> str | None:
+    """The one letter an answer says; None for several or none."""
+    if match := _LETTER.fullmatch(plain):
+        return match[1]
+    match = _LABELLED.fullmatch(plain)
+    return (match[1] or match[2]) if match and not _LONE.search(match[3]) else None
+
+
 def _says(plain: str, letter: str, options: Sequence[str], compare: Callable[[str, str], bool]) -> bool | None:
-    said = _LETTER.fullmatch(plain if not options else plain.upper()) or _LABELLED.fullmatch(plain)
-    if said:
-        return (said[1] or said[2] if said.re is _LABELLED else said[1]) == letter
+    if said := _said(plain.upper() if options and len(plain) <= 3 else plain):
+        return said == letter
+    if _LABELLED.fullmatch(plain):
+        return False
     index = _LETTERS.index(letter)
     if index < len(options):
         others = (option for number, option in enumerate(options) if number != index)

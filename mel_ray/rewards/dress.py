@@ -8,22 +8,13 @@ import re
 from functools import lru_cache
 
 from mel_ray.rewards.extract import closing, final_boxes
-from mel_ray.rewards.units import BARE_UNITS
+from mel_ray.rewards.glyphs import currency_as_unit, latex_of
+from mel_ray.rewards.units import LETTERS, is_bare_unit
 
 _ROW = "\x01"  # between the rows of a matrix
 MAX_WRAPPERS = 50
 MAX_PASSES = 8  # nested commands are undone from the inside out
 
-_CHARACTERS = str.maketrans({
-    "−": "-", "–": "-", "—": "-", "‐": "-", "×": r"\times ", "÷": r"\div ",
-    "·": r"\cdot ", "∙": r"\cdot ", "π": r"\pi ",
-    "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "±": r"\pm ", "∓": r"\mp ",
-    "°": r"^\circ ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}",
-    "ℤ": r"\mathbb{Z}", "…": r"\dots ", "⋯": r"\dots ", "′": "'", "’": "'", "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}",
-    "¾": r"\frac{3}{4}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "²": "^2", "³": "^3", "⁄": "/", "∕": "/",
-    "€": "", "£": "", "¥": "", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "％": "%", "（": "(", "）": ")", "，": ", ",
-    "√": r"\sqrt ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "λ": r"\lambda ",
-})  # fmt: skip
 _GROUP = r"\{([^{}]*)\}"
 _THOUSANDS = re.compile(r"(?<![\d.])(\d{1,3})((?:(?:\\[,;:! ]|~|\{\s*,\s*\}(?:\\!\s*)?|,\s*\\!\s*)\d{3})+)(?!\d)")
 _SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d,])")
@@ -48,7 +39,7 @@ _COMMANDS = {
     "varnothing": "emptyset", "degree": "circ", "ast": "cdot", "dbinom": "binom", "tbinom": "binom",
     "smallsetminus": "setminus", "backslash": "setminus", "R": "mathbb{R}", "reals": "mathbb{R}", "Z": "mathbb{Z}",
     "bigcup": "cup", "iff": "Leftrightarrow", "arcctg": "arccot", "tg": "tan", "ctg": "cot", "varphi": "phi",
-    "varepsilon": "epsilon", "land": "wedge", "lor": "vee",
+    "varepsilon": "epsilon", "lg": "log_{10}", "land": "wedge", "lor": "vee",
 }  # fmt: skip
 _COMMAND = re.compile(r"\\(?:not\s*=|([a-zA-Z]+)(?![a-zA-Z]))")
 _BARS = {"lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "lbrack": "[", "rbrack": "]", "lt": "<", "gt": ">"}
@@ -57,15 +48,23 @@ _DEGREES = re.compile(r"\s*(?<![a-zA-Z\\])(?:degrees?|deg)(?![a-zA-Z])\.?")
 _CIRCLE = re.compile(
     r"(?:\{\s*\})?\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|(?<!\^)\\circ(?=\s*(?:$|[,;)\]}+\-]))"
 )
-_ORDINAL = re.compile(r"(?<=\d)\s*(?:\^\s*(?:\{\s*)?)?(?:\\text\{\s*)?(?:st|nd|rd|th)(?:\s*\})*(?![a-zA-Z])")
+_ORDINAL = re.compile(
+    r"(?<![\d^.}a-zA-Z])(\d+)\s*(?:\^\s*(?:\{\s*)?)?(?:\\text\{\s*)?(st|nd|rd|th)(?:\s*\})*(?![a-zA-Z])"
+)
+_BASE = re.compile(r"(?<=[0-9A-Z)])\s*(?:_\s*\{)?\s*(?:\\text\{\s*\(?\s*base\s*\}?|base)[\s\-]*(\w+)[\s})]*$")
+_CHOOSE = re.compile(r"\{([^{}]*)\\choose\s*([^{}]*)\}")
+_BOUNDS = re.compile(r"[<>]|\\[lg]e(?:q|qslant)?(?![a-zA-Z])")
 _AND = re.compile(r"\s*[,;]?\s*(?:\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z]))\s*")
 _TRAILING = re.compile(r"(?:[\s.,;:~]|\\\\|\\$|\\(?=\s*$))+$")
 _BARE_UNIT = re.compile(
     r"(?<=[\d})])(\s*)((?:[a-zA-Z]{2,}\.?)(?:\s*(?:/|\s)\s*[a-zA-Z]{1,}\.?)*)\s*(\^\s*\{?[23]\}?)?\s*$"
 )
+_CONSTANTS = frozenset(("pi", "alpha", "beta", "gamma", "delta", "epsilon", "theta", "lambda", "mu", "sigma", "omega"))
+_NEGATIVE_ROOT = re.compile(r"\\sqrt\s*\[(\d*[13579])\]\s*\{\s*-([^{}+-]+)\}")
+_ANNOUNCED = re.compile(
+    r"(?i)^\s*(?:the\s+)?(?:final\s+|correct\s+)?(?:answer|option|choice|答案)\s*(?:is|是)?\s*:?\s*(?=$|\(?[A-J]\)?\s*$|[-+\d\\$(])"
+)
 _SHORT = re.compile(r"\\sqrt\s*(\d|[a-zA-Z](?![a-zA-Z]))")
-_MATH_WORDS = frozenset(("pi", "sin", "cos", "tan", "cot", "sec", "csc", "log", "ln", "exp", "sqrt", "inf", "infinity",
-                         "infty", "mod", "max", "min", "gcd", "lcm"))  # fmt: skip
 
 
 @lru_cache(maxsize=512)
@@ -73,7 +72,7 @@ def undressed(answer: str) -> str:
     """The answer in its plain form; twice undressed is once undressed."""
     if "\\boxed" in answer or "\\fbox" in answer:
         answer = ", ".join(final_boxes(answer)) or answer
-    text = answer.translate(_CHARACTERS).replace("\n", " ").replace("\t", " ").strip()
+    text = _ANNOUNCED.sub("", latex_of(answer))
     text = text.replace("\\\\", _ROW if "\\begin" in text else "\\")
     text = _SPACED.sub(lambda match: match[0].replace(" ", ""), text)
     text = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
@@ -86,17 +85,21 @@ def undressed(answer: str) -> str:
             break
     text = _COLOUR_SWITCH.sub(" ", text)
     text = _NOTHING.sub(" ", text)
-    text = re.sub(r"\\(?:\$|pounds|euro)(?![a-zA-Z])", "", text).replace("$", " ")
+    text = currency_as_unit(text)
     text = re.sub(r"(?<=[\d}]),\s+", ";", text)  # a comma with a space after it separates
     text = _SPACE.sub(" ", text)
+    text = re.sub(r"\\frac\s+(\d)\s+(\d)", r"\\frac{\1}{\2}", text)
     text = re.sub(r"([_^])\s*(\w)\s+(?=\w)", r"\1{\2}", text)
     text = re.sub(r"(?<=\d)\s+(?=\d)", ";", text)
     text = _COMMAND.sub(_command, text)
     text = text.replace("\\(", " ").replace("\\)", " ").replace("\\[", " ").replace("\\]", " ")
     text = re.sub(r"\.{3,}", r"\\dots ", text)
-    text = _ORDINAL.sub("", text)
-    text = _AND.sub(";", text)
+    text = _ORDINAL.sub(_ordinal, text)
+    text = _BASE.sub(r"_{\1}", text)
+    text = _CHOOSE.sub(r"\\binom{\1}{\2}", text)
+    text = _AND.sub(r" \\wedge " if _BOUNDS.search(text) and " or" not in text else ";", text)
     text = _PERCENT.sub(r"\\%", text)
+    text = re.sub(r"(?<=\d)\s*\^\s*(?:o|\{\s*o\s*\})(?![a-zA-Z])", r"^\\circ ", text)
     text = _CIRCLE.sub(r"^\\circ ", text)
     text = _DEGREES.sub(r"^\\circ ", text)
     text = _trimmed(text)
@@ -126,12 +129,12 @@ def _words(match: re.Match[str]) -> str:
     if not content:
         return " "
     if re.fullmatch(r"(?:and|or|,|;|\s)+", content):
-        return " ; "
+        return f" {content} "
     if re.fullmatch(r"\\?%|percent|percentage|pct", content):
         return r"\%"
     if re.fullmatch(r"degrees?|deg\.?|°|\^\\circ\s*", content):
         return r"^\circ "
-    if not re.search(r"[a-zA-Z]", content) or "\\" in content:
+    if not re.search(r"[^\W\d_]", content) or "\\" in content:
         return f" {content} "
     if re.fullmatch(r"\(?[A-J]\)?\.?", content):
         return content
@@ -140,11 +143,22 @@ def _words(match: re.Match[str]) -> str:
     if content.lower() == "infinity":
         return r"\infty "
     if command.startswith("operatorname"):
-        return rf"\{content} " if content.isalpha() else content
-    is_unit = bool(re.search(r"[\d})]\s*(?:\\[,;: ]|~)*\s*$", match.string[: match.start()]))
-    if len(content) == 1 and not command.startswith(("text", "mbox", "hbox")) and not is_unit:
+        return rf"\{content} " if content.isalpha() and len(content) > 1 else content
+    if content.lower() in _CONSTANTS:
+        return f"\\{content.lower()} "
+    if announced := _ANNOUNCED.match(content):
+        return content[announced.end() :] or " "
+    follows_number = bool(re.search(r"[\d})/]\s*(?:\\[,;: ]|~)*\s*$", match.string[: match.start()]))
+    if len(content) == 1 and not (content in LETTERS and follows_number):
         return content
     return rf"\text{{{content}}}"
+
+
+def _ordinal(match: re.Match[str]) -> str:
+    """12th is 12; 2st is a product."""
+    number = int(match[1][-2:])
+    suffix = "th" if 10 <= number <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return match[1] if match[2] == suffix else match[0]
 
 
 def _command(match: re.Match[str]) -> str:
@@ -155,21 +169,17 @@ def _command(match: re.Match[str]) -> str:
 
 
 def _bare_unit(match: re.Match[str]) -> str:
-    """A known unit, or words after a space, become text; letters that may be variables stay."""
+    """A unit in plain letters becomes text; letters that may be variables stay."""
     space, words, power = match[1], match[2].strip(), (match[3] or "").replace(" ", "")
-    parts = [part.strip(".") for part in re.split(r"[\s/]+", words)]
-    if any(part.lower() in _MATH_WORDS for part in parts):
-        return match[0]
-    known = all(part in BARE_UNITS or part.lower() in BARE_UNITS or part in ("per", "h", "s") for part in parts)
-    plain = bool(space) and all(len(part) >= 4 or part in BARE_UNITS or (n and part.islower()) for n, part in
-                                enumerate(parts)) and len(parts[0]) >= 3  # fmt: skip
-    return rf"\text{{{words}}}{power}" if known or plain else match[0]
+    return rf"\text{{{words}}}{power}" if is_bare_unit(words, not space) else match[0]
 
 
 def _braced(text: str) -> str:
     r"""`\frac12` and `\sqrt3` with braces."""
     text = re.sub(r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}", text)
-    text = re.sub(r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{", text)
+    text = re.sub(r"\\frac\s*(\d|\\[a-zA-Z]+)\s*(\d|\\pi(?![a-zA-Z]))", r"\\frac{\1}{\2}", text)
+    text = re.sub(r"\\frac\s*(\d|\\pi)\s*\{", r"\\frac{\1}{", text)
+    text = _NEGATIVE_ROOT.sub(r"(-\\sqrt[\1]{\2})", text)
     text = re.sub(r"(\\frac\s*\{[^{}]*\})\s*(\d)", r"\1{\2}", text)
     return _SHORT.sub(r"\\sqrt{\1}", text)
 

@@ -58,11 +58,17 @@ def closing(text: str, opening: int) -> int | None:
     depth = 0
     for position in range(opening, min(len(text), opening + MAX_ANSWER + 2)):
         character = text[position]
-        if character in "{}" and text[position - 1] != "\\":
+        if character in "{}" and not _is_escaped(text, position):
             depth += 1 if character == "{" else -1
             if depth == 0:
                 return position
     return None
+
+
+def _is_escaped(text: str, position: int) -> bool:
+    """Whether an odd number of backslashes stands before a character."""
+    before = text[max(0, position - 20) : position]
+    return (len(before) - len(before.rstrip("\\"))) % 2 == 1
 
 
 def last_boxed(response: str) -> str | None:

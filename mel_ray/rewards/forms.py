@@ -31,8 +31,8 @@ DOTS = "\\dots"
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    r"""Several values. `opening` and `closing` are the brackets, "" for a bare list; a column or row vector opens
-    with "matrix"."""
+    r"""Several values. `opening` and `closing` are the brackets, "" for a bare list; those of a vector are
+    "column" or "row"."""
 
     items: tuple[str, ...]
     opening: str = ""
@@ -86,7 +86,8 @@ def shape(text: str, prefer_list: bool = False) -> Items | Union | None:
     if match := _MATRIX.fullmatch(_unbracketed(text)):
         rows = [[cell.strip() for cell in row.split("&")] for row in match[2].split("\\\\") if row.strip()]
         if len(rows) == 1 or all(len(row) == 1 for row in rows):
-            return Items(tuple(cell for row in rows for cell in row), "matrix", "matrix")
+            kind = "row" if len(rows) == 1 else "column"
+            return Items(tuple(cell for row in rows for cell in row), kind, kind)
         return Items(tuple("&".join(row) for row in rows), "rows", "rows")
     pieces = split_at(text, re.compile(r"\\cup(?![a-zA-Z])"))
     if len(pieces) > 1:
@@ -146,19 +147,22 @@ def is_name(text: str) -> bool:
         return False
     text = _ARGUMENTS.sub("", _SUBSCRIPT.sub("", text)).replace("^{-1}", "").replace("^{\\prime}", "").replace("^*", "")
     text = _ARGUMENTS.sub("", text)
-    return bool(text.strip()) and bool(_NAME.fullmatch(_ACCENT.sub("", text) or "x"))
+    if not text.strip() or re.search(r"(?<![a-zA-Z\\])[a-z]{2,3}(?![a-zA-Z])|\|[^|]?\|", text):  # xy and |x|
+        return False
+    return bool(_NAME.fullmatch(_ACCENT.sub("", text) or "x"))
 
 
 def is_variable(text: str) -> bool:
-    """Whether `text` is one letter, with a subscript or without."""
-    return bool(_VARIABLE.fullmatch(text))
+    """Whether `text` is one letter other than e and i, with a subscript or without."""
+    return bool(_VARIABLE.fullmatch(text)) and text not in ("e", "i")
 
 
 def split_name(text: str) -> tuple[str | None, str]:
     """(name, value) of `x = 5` or `x in [0, 1]`; (None, text) where nothing is only named. Of a chain of equations,
     the last value counts."""
     parts = split_at(text, _EQUALS)
-    if len(parts) > 1 and parts[-1].strip() and is_name(parts[0]):
+    is_one = all(len(split(part)) == 1 for part in parts[:-1])
+    if len(parts) > 1 and is_one and parts[-1].strip() and is_name(parts[0]):
         return parts[0].strip(), parts[-1].strip()
     parts = split_at(text, _IN)
     if len(parts) == 2 and is_name(parts[0]):
@@ -174,3 +178,12 @@ def sides(text: str) -> list[str]:
 def base_name(name: str) -> str:
     """A name without its subscript: x_1 and x_2 are both x."""
     return _SUBSCRIPT.sub("", name)
+
+
+def same_name(left: str, right: str) -> bool:
+    r"""Whether two names are one: `m_{\max}` may be `m_{\text{max}}` or `m`, `x_1` is not `x_2`."""
+    plain = [re.sub(r"\\text|[^a-zA-Z0-9(),|'\[\]^]", "", name) for name in (left, right)]
+    if plain[0] == plain[1]:
+        return True
+    bare = [base_name(name) == name for name in (left, right)]
+    return bare[0] != bare[1] and base_name(left) == base_name(right)

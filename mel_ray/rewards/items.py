@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import chain, product
 
 from mel_ray.rewards import forms
 from mel_ray.rewards.dress import key
@@ -30,6 +31,11 @@ def both_signs(text: str) -> tuple[str, ...] | None:
     _, value = forms.split_name(text)
     if forms.shape(value) is not None:
         return None
+    if _SIGNS.findall(value).count("pm") in (2, 3) and "\\mp" not in value:  # signs that are free of each other
+        pieces = _SIGNS.split(value)[::2]
+        chosen = product("+-", repeat=len(pieces) - 1)
+        found = ["".join([pieces[0], *chain(*zip(signs, pieces[1:], strict=True))]) for signs in chosen]
+        return tuple(one.lstrip("+") for one in found)
     upper = _SIGNS.sub(lambda match: "+" if match[1] == "pm" else "-", value)
     lower = _SIGNS.sub(lambda match: "-" if match[1] == "pm" else "+", value)
     return upper.lstrip("+"), lower.lstrip("+")
@@ -39,7 +45,8 @@ def single(text: str) -> str:
     """A set of one value, or a list that repeats one, is that value."""
     found = forms.shape(text)
     if isinstance(found, Items) and found.opening in ("", "\\{") and len(_distinct(found.items)) == 1:
-        return found.items[0]
+        is_set = found.opening and re.match(r"\\\{|\\emptyset", found.items[0])
+        return text if is_set else found.items[0]
     return text
 
 
@@ -49,6 +56,8 @@ def same_items(left: Items, right: Items, same: Same) -> bool:
         return False
     if left.is_ordered or right.is_ordered:
         return _same_in_order(left.items, right.items, same)
+    if (by_name := _named_alike(left.items, right.items)) is not None:
+        return _same_in_order(*by_name, same)
     lefts, rights = _without_shared_name(left.items), _without_shared_name(right.items)
     if _are_told_apart(left.items) != _are_told_apart(right.items):  # the names on one side give the order
         return _same_in_order(lefts, rights, same)
@@ -88,18 +97,20 @@ def _distinct(items: Sequence[str]) -> list[str]:
     return list({key(item): item for item in items}.values())
 
 
-_VECTORS = ("(", "matrix", "\\langle")
+_VECTORS = ("(", "row", "column", "\\langle")
 
 
 def _may_be_same_brackets(left: Items, right: Items) -> bool:
     """`(1,2)` may be written `1,2` or as a vector; an open end is never a closed one; a set is no tuple."""
     if (left.opening, left.closing) == (right.opening, right.closing):
         return True
+    if {left.opening, right.opening} == {"row", "column"}:
+        return False
     if left.opening in _VECTORS and right.opening in _VECTORS:
         return ("]" not in (left.closing, right.closing)) and not {")", "]"} <= {left.closing, right.closing}
     for one, other in ((left, right), (right, left)):
         if one.opening == "":
-            return other.opening in ("\\{", "matrix", "\\langle") or (other.opening, other.closing) == ("(", ")")
+            return other.opening in ("\\{", "row", "column", "\\langle") or (other.opening, other.closing) == ("(", ")")
     return False
 
 
@@ -111,6 +122,18 @@ def _without_shared_name(items: Sequence[str]) -> tuple[str, ...]:
     if len({forms.base_name(name) for name, _ in named if name}) == 1 and all(name for name, _ in named):
         return tuple(value for _, value in named)
     return tuple(items)
+
+
+def _named_alike(lefts: Sequence[str], rights: Sequence[str]) -> tuple[list[str], list[str]] | None:
+    """The values of both sides in one order, where both have the same names: a_1 = 3, a_2 = 4."""
+    first, second = (dict(_by_name(items)) for items in (lefts, rights))
+    if None in first or None in second or len(first) < 2 or set(first) != set(second) or len(first) != len(lefts):
+        return None
+    return [first[name] for name in first], [second[name] for name in first]
+
+
+def _by_name(items: Sequence[str]) -> list[tuple[str | None, str]]:
+    return [(key(name) if name else None, value) for name, value in map(forms.split_name, items)]
 
 
 def _are_told_apart(items: Sequence[str]) -> bool:

@@ -17,13 +17,16 @@ from mel_ray.rewards.forms import Items, Union
 from mel_ray.rewards.limits import too_large
 from mel_ray.rewards.marks import same_marked
 from mel_ray.rewards.numbers import read_number, split_mark
+from mel_ray.rewards.units import canonical
 from mel_ray.rewards.values import proportional, same_value
 from mel_ray.rewards.words import has_words, same_words
 
 MAX_DEPTH = 8
 _SIMPLE = re.compile(r"[+-]?\d{1,30}(?:\.\d{1,15})?")
 _RELATION = re.compile(r"\\(?:le|ge|ne)(?![a-zA-Z])|[<>]")
-_NOT_EVALUATED = re.compile(r"\\(?:begin|setminus|cap|mid|forall|exists|mapsto|to|mathbb|emptyset)(?![a-zA-Z])|\\\{")
+_ONLY_AS_TEXT = re.compile(r"!!|\\int(?![a-zA-Z_])|\\(?:angle|triangle|measuredangle|sphericalangle|pmod)(?![a-zA-Z])")
+_NOT_EVALUATED = re.compile(r"\\(?:begin|setminus|cap|mid|forall|exists|mapsto|mathbb|emptyset)(?![a-zA-Z])|\\\{")
+_RADIANS = re.compile(r"\\(?:pi|a?r?c?(?:sin|cos|tan|cot|sec|csc))(?![a-zA-Z])")
 _LETTER = re.compile(r"\\[a-zA-Z]+|(?<![a-zA-Z\\])[a-zA-Z]|(?<=[a-zA-Z])[a-zA-Z]|'")
 Tolerance = float | Sequence[float]
 
@@ -82,7 +85,9 @@ class _Comparison:
 
     def same(self, plain: str, gold: str) -> bool:
         """Whether an undressed answer equals an undressed truth."""
-        plain, gold = items.single(ranges.reals(plain)), items.single(ranges.reals(gold))
+        plain, gold = ranges.reals(plain), ranges.reals(gold)
+        if self._depth == 0:
+            plain, gold = items.single(plain), items.single(gold)
         if key(plain) == key(gold):
             return True
         if self._depth > MAX_DEPTH:
@@ -99,14 +104,18 @@ class _Comparison:
     def same_scalar(self, plain: str, gold: str) -> bool | None:
         """Two values without marks; None where one cannot be evaluated."""
         tolerance = self._tolerances.get(key(gold), self._tolerance)
+        if key(plain) == key(gold):
+            return True
+        if _ONLY_AS_TEXT.search(plain) or _ONLY_AS_TEXT.search(gold):
+            return False
         left, right = read_number(plain), read_number(gold)
         if left is not None and right is not None:
             difference = abs(float(left.value - right.value)) if tolerance else 0.0
             return left.equals(right) or (tolerance > 0 and difference <= tolerance * (1 + 1e-9))
         if _NOT_EVALUATED.search(plain) or _NOT_EVALUATED.search(gold):
             return None
-        if "^\\circ" in gold and "^\\circ" not in plain and "\\pi" not in plain:  # 90 - a for 90° - a
-            gold = gold.replace("^\\circ", "")
+        if ("^\\circ" in gold) != ("^\\circ" in plain) and not _RADIANS.search(plain + gold):  # 90 - a for 90° - a
+            plain, gold = plain.replace("^\\circ", ""), gold.replace("^\\circ", "")
         return same_value(plain, gold, tolerance)
 
     def _words(self, plain: str, gold: str) -> bool | None:
@@ -115,20 +124,26 @@ class _Comparison:
     def _marked(self, plain: str, gold: str) -> bool | None:
         if len(forms.sides(plain)) > 1 or len(forms.sides(gold)) > 1 or _RELATION.search(plain + gold):
             return None
-        return same_marked(split_mark(plain), split_mark(gold), self.same_scalar)
+        left, right = split_mark(plain), split_mark(gold)
+        if right.mark and not left.mark and plain.startswith(right.numeral):  # 5h for 5 hours
+            rest = plain.removeprefix(right.numeral)
+            if rest.isalpha() and canonical(rest) == canonical(right.mark):
+                return True
+        return same_marked(left, right, self.same_scalar)
 
     def _shape(self, plain: str, gold: str) -> bool | None:
         """The verdict where one of the answers is a list, interval, union or relation."""
         if gold_range := ranges.interval_of(gold):
             if plain_range := ranges.interval_of(plain):
-                same_name = key(plain_range[0]) == key(gold_range[0])
-                return same_name and self.same(plain_range[1], gold_range[1])
+                return key(plain_range[0]) == key(gold_range[0]) and self.same(plain_range[1], gold_range[1])
             value = forms.split_name(plain)[1]
             return forms.shape(value) is not None and self.same(value, gold_range[1])
         gold_shape = items.shape_of(gold)
         plain_shape = items.shape_of(plain, prefer_list=isinstance(gold_shape, Items))
         if ranges.is_range(gold_shape) and (found := ranges.as_range(plain)):
             return self.same(found, gold)
+        if isinstance(plain_shape, Union) and (found := ranges.as_range(gold)):
+            return self.same(plain, found)
         if isinstance(gold_shape, Union) or isinstance(plain_shape, Union):
             return self._unions(plain, gold)
         if isinstance(gold_shape, Items) and isinstance(plain_shape, Items):
@@ -149,18 +164,27 @@ class _Comparison:
         name, value = forms.split_name(plain)
         gold_name, gold_value = forms.split_name(gold)
         if name is not None and gold_name is not None:
-            return self.same(value, gold_value) if key(name) == key(gold_name) else None
+            if not forms.same_name(name, gold_name):
+                return None
+            return self._is_consistent(plain) and self.same(value, gold_value)
         if gold_name is not None and len(forms.sides(plain)) == 1:
             return self.same(plain, gold_value)
         if name is not None and len(forms.sides(gold)) == 1:
-            return self.same(value, gold)
+            return self._is_consistent(plain) and self.same(value, gold)
         has_shape = items.shape_of(plain) is not None or items.shape_of(gold) is not None
-        return False if has_shape else None
+        return False if has_shape and "\\begin" not in plain + gold else None
+
+    def _is_consistent(self, plain: str) -> bool:
+        """Whether the numbers in a chain `x = 2 + 3 = 5` agree."""
+        *between, last = forms.sides(plain)[1:] or [plain]
+        return all(_LETTER.search(side) or self.same(side, last) for side in between)
 
     def _equation(self, plain: str, gold: str) -> bool | None:
         """Equations that are no named values; a chain of equal numbers says its last."""
         left, right = forms.sides(plain), forms.sides(gold)
         if len(left) == len(right) == 2 and not _RELATION.search(plain + gold):
+            if not _letters(plain) or not _letters(gold):
+                return False
             return proportional(f"({left[0]})-({left[1]})", f"({right[0]})-({right[1]})")
         if len(left) > 1 and len(right) == 1:
             is_sum = all(not re.search(r"(?<![\\a-zA-Z])[a-zA-Z]", side) for side in left)

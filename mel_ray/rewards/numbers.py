@@ -9,8 +9,9 @@ from fractions import Fraction
 from functools import lru_cache
 
 from mel_ray.rewards.dress import undressed
+from mel_ray.rewards.units import is_unit
 
-MIN_PLACES, MAX_PLACES = 6, 12  # 0.333333 is a third, 0.33 is not; more than twelve places are a computer's noise
+MIN_PLACES, MAX_PLACES = 6, 14  # 0.333333 is a third, 0.33 is not; what follows 14 places is a computer's noise
 MAX_RELATIVE = Fraction(1, 10_000)  # 0.000033 is no rounding of 1/30000
 MAX_POWER = 400
 
@@ -25,7 +26,11 @@ _SCIENTIFIC = re.compile(
     rf"([+-]?)(?:({_DECIMAL})(?:\\times|\\cdot|\*)|(?=10\^))10\^(?:\{{([+-]?\d{{1,3}})\}}|(\d))"
     rf"|([+-]?)({_DECIMAL})[eE]([+-]?\d{{1,3}})"
 )
-_MARK = re.compile(r"(\\%|\^\\circ ?(?:\\text\{[^{}]*\}|[CFK])?|\\text\{[^{}]*\}(?:\^\{?[23]\}?)?)$")
+_TEXT_UNIT = r"\\text\{[^{}]*\}(?:\^\{?-?[123]\}?)?"
+_MARK = re.compile(
+    rf"(\\%(?:\\text\{{[^{{}}]*\}})?|\^\\circ ?(?:\\text\{{[^{{}}]*\}}|[CFK])?"
+    rf"|{_TEXT_UNIT}(?:(?:/|\\cdot)?{_TEXT_UNIT})*)$"
+)
 _FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
 
 
@@ -44,7 +49,9 @@ def split_mark(plain: str) -> Marked:
     if not match or not match.start() or (match[1].startswith("^") and _FUNCTION.search(plain)):
         return Marked(plain, "")
     mark = match[1]
-    if mark == "\\%":
+    if mark.startswith("\\%"):
+        if len(mark) > 2 and not is_unit(mark[2:]):
+            return Marked(plain, "")
         mark = "%"
     elif mark.strip() == "^\\circ":
         mark = "°"

@@ -9,6 +9,7 @@ from mel_ray.rewards.forms import Items, Union
 from mel_ray.rewards.numbers import read_number
 
 _BUILDER = re.compile(r"\\\{([a-zA-Z])(?:\\in(?:\\mathbb\{R\}|R))?[|:](.+)\\\}")
+_BOTH = re.compile(r"\\wedge(?![a-zA-Z])")
 _REALS = re.compile(r"\\text\{all real(?: numbers|s)?\}|all real(?: numbers|s)?|\\mathbb\{R\}|\\(?:Bbb|mathbf)\{R\}")
 _WITHOUT = re.compile(r"\\mathbb\{R\}\\setminus\\\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\\\}")
 _RELATION = re.compile(r"\\(le|ge|ne)(?![a-zA-Z])|([<>]=?)")
@@ -16,6 +17,8 @@ _RELATION = re.compile(r"\\(le|ge|ne)(?![a-zA-Z])|([<>]=?)")
 
 def interval_of(text: str) -> tuple[str, str] | None:
     r"""(variable, interval) of an inequality or chain in one variable: `3 < x \le 4` is (x, `(3,4]`); else None."""
+    if len(both := forms.split_at(text, _BOTH)) == 2:
+        return _within_both(*both)
     signs = [match[0] for match in _RELATION.finditer(text)]
     parts = [part.strip() for part in forms.split_at(text, _RELATION)]
     if len(parts) != len(signs) + 1 or len(signs) not in (1, 2) or not all(parts):
@@ -24,7 +27,7 @@ def interval_of(text: str) -> tuple[str, str] | None:
     names = [forms.is_variable(part) for part in parts]
     if len(signs) == 1 and kinds[0] == "!=" and names[0]:
         return parts[0], f"(-\\infty,{parts[1]})\\cup({parts[1]},\\infty)"
-    if len(signs) == 1 and "!=" not in kinds and names[0] != names[1]:
+    if len(signs) == 1 and "!=" not in kinds and any(names):
         variable, bound = parts if names[0] else parts[::-1]
         is_below = kinds[0].startswith("<") == names[0]
         closed = kinds[0].endswith("=")
@@ -36,6 +39,18 @@ def interval_of(text: str) -> tuple[str, str] | None:
         first, second = kinds if kinds[0][0] == "<" else kinds[::-1]
         return variable, f"{'[' if first.endswith('=') else '('}{low},{high}{']' if second.endswith('=') else ')'}"
     return None
+
+
+def _within_both(first: str, second: str) -> tuple[str, str] | None:
+    """`x > 1 and x < 2` as one interval."""
+    found = [interval_of(first), interval_of(second)]
+    bounds = sorted((one for one in found if one), key=lambda one: "-\\infty" in one[1])
+    if len(bounds) != 2 or key(bounds[0][0]) != key(bounds[1][0]):
+        return None
+    low, high = bounds[0][1], bounds[1][1]
+    if not low.endswith(",\\infty)") or not high.startswith("(-\\infty,"):
+        return None
+    return bounds[0][0], low.removesuffix("\\infty)") + high.removeprefix("(-\\infty,")
 
 
 def reals(text: str) -> str:

@@ -1,6 +1,6 @@
 r"""Whether two expressions are the same: read by Math-Verify's parser, compared at many points to many digits.
 
-Two expressions are equal if they agree wherever both are defined. Sixty digits at a dozen points decide that faster
+Two expressions are equal if they agree wherever both are defined. Many digits at a dozen points decide that faster
 and more surely than a simplifier: a tiny number differs from a tinier one, and what has other variables differs at
 once. Runs for as long as sympy likes: only in a process that can be killed.
 """
@@ -12,30 +12,16 @@ from typing import Any
 
 from mel_ray.rewards.numbers import read_number
 
-DIGITS = 60
-AGREE = 1e-30  # relative, between exact expressions
+DIGITS = 250
+AGREE = 1e-180  # relative, between exact expressions
 MIN_POINTS = 3
 # Where variables are set: fractions, integers (for what is defined there alone), and negative values.
-_POINTS = (
-    "1.3717",
-    "2.6131",
-    "0.4142",
-    "5",
-    "2",
-    "7",
-    "3",
-    "11",
-    "13",
-    "19.3770",
-    "-1.7320",
-    "-0.3183",
-    "-2",
-    "-3.4142",
-)
+_POINTS = ("1.3717", "2.6131", "0.4142", "5", "2", "7", "3", "11", "13", "19.3770", "0.6180", "0.1592", "-1.7320",
+           "-0.3183", "-2", "-3.4142")  # fmt: skip
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?|[a-zA-Z]|\\[a-zA-Z]+ ?|\\frac\{[^{}]*\}\{[^{}]*\})?\^\\circ(?![a-zA-Z])")
 _DECIMAL = re.compile(r"(?<![\d.])(\d*)\.(\d+)(?![\d.])")
 _SUBSCRIPT = re.compile(
-    r"(?<!\\log)(?<!\\sum)(?<!\\int)(?<!\\prod)_"
+    r"(?<!\\log)(?<!\\sum)(?<!\\int)(?<!\\prod)(?<!\\lim)_"
     r"(?:\{((?:[^{}]|\{[^{}]*\})*\\(?:[^{}]|\{[^{}]*\})*)\}|(\\[a-zA-Z]+))"
 )
 _CAPITAL_I = re.compile(r"(?<![a-zA-Z\\])I(?![a-zA-Z])")
@@ -162,9 +148,9 @@ def _number(expression: Any) -> Any:
     from mpmath import mpc
 
     try:
-        value = expression.evalf(DIGITS, maxn=4 * DIGITS)
+        value = expression.evalf(DIGITS, maxn=3 * DIGITS)
         if not value.is_number or value.has(*_not_finite()):
-            value = expression.doit().evalf(DIGITS, maxn=4 * DIGITS)
+            value = expression.doit().evalf(DIGITS, maxn=3 * DIGITS)
         if not value.is_number or value.has(*_not_finite()):
             return None
         real, imaginary = value.as_real_imag()
@@ -185,9 +171,10 @@ def _not_finite() -> tuple[Any, ...]:
 
 def _at_points(left: Any, right: Any, symbols: Sequence[Any], is_real: bool) -> Iterator[tuple[Any, Any]]:
     """The values of both expressions at each point where both have one; without i, real ones alone."""
-    from mpmath import mpc
-    from sympy import Product, Rational, Sum
+    from mpmath import mpc, mpf
+    from sympy import Abs, Product, Rational, Sum
 
+    has_bars = left.has(Abs) != right.has(Abs)
     are_integers = left.has(Sum, Product) or right.has(Sum, Product)
     for number in range(len(_POINTS)):
         if are_integers and "." in _POINTS[number]:
@@ -198,6 +185,8 @@ def _at_points(left: Any, right: Any, symbols: Sequence[Any], is_real: bool) -> 
         if first is None or second is None:
             continue
         if is_real and (isinstance(first, mpc) or isinstance(second, mpc)):
+            if has_bars and isinstance(first, mpc) != isinstance(second, mpc):  # ln x and ln |x|
+                yield mpf(0), mpf(1)
             continue
         yield first, second
 

@@ -8,7 +8,7 @@ _WORD = re.compile(r"(?<![a-zA-Z\\])[a-zA-Z]{2,}")
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\{[^{}]*\}")
 _LONG = re.compile(r"(?<![a-zA-Z])[a-zA-Z]{4,}(?![a-zA-Z]*[({^_])")
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
-_TOKEN = re.compile(r"[a-z]+|\d+(?:\.\d+)?|[^\sa-z\d.,;:()'\"-]")
+_TOKEN = re.compile(r"[a-z]+|(?:(?<![a-z\d])-)?(?:\d+(?:\.\d+)?|\.\d+)|(?<![a-z])-|[^\sa-z\d.,;:'\"-]")
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 
 
@@ -26,5 +26,5 @@ def same_words(plain: str, gold: str) -> bool:
 
 
 def _tokens(text: str) -> list[str]:
-    found = _TOKEN.findall(_TEXT.sub(r" \1 ", text).lower())
-    return [token for token in found if token not in ("the", "a", "an")]
+    found = _TOKEN.findall(_TEXT.sub(r" \1 ", text).lower().strip(" .()"))
+    return [one.removesuffix("s") if len(one) > 3 else one for one in found if one not in ("the", "an")]
