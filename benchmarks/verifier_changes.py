@@ -10,14 +10,17 @@ from fractions import Fraction
 from random import Random
 
 from benchmarks.verifier_sets import Case, Row, boxed
-from mel_ray.records.question import Truth
 
-DRESS, BOXES, OTHER, CHANGED = "another dress", "several boxes", "another gold", "changed gold"
+DRESS, FORM, BOXES = "another dress", "another form", "several boxes"
+OTHER, CHANGED = "another gold", "changed gold"
 
 _PLAIN = re.compile(r"-?\d+(?:\.\d+)?")
 _INTEGER = re.compile(r"-?\d+")
 _THOUSANDS = re.compile(r"-?[1-9]\d{3,}")
 _FRACTION = re.compile(r"(-?)\\[dt]?frac\{(-?\d+)\}\{(\d+)\}|(-?\d+)/(\d+)")
+_RADICAL = re.compile(r"(\d+)\s*\\sqrt\s*\{(\d+)\}")
+_CHAIN = re.compile(r"([(\[])([^()\[\],]+),([^()\[\],]+)([)\]])")
+_SCALAR = re.compile(r"(?:[\d\s+*/^{}().a-z-]|\\(?:[dt]?frac|sqrt|pi|cdot)(?![a-zA-Z]))+")
 _PERCENT = re.compile(r"(-?\d+(?:\.\d+)?)\s*\\?%")
 _DEGREES = re.compile(r"(-?\d+(?:\.\d+)?)\s*\^\s*\{?\\circ\}?")
 _TEXT = re.compile(r"\\(?:text|mbox|mathrm|operatorname)\s*\{[^{}]*\}(?:\^\{?\d\}?)?|\\begin\{[^{}]*\}|\\[a-zA-Z]+")
@@ -82,6 +85,45 @@ def _dresses(row: Row) -> tuple[list[str], list[str]]:
     return always, any_of
 
 
+def reformed(rows: Sequence[Row], rng: Random) -> Iterator[Case]:
+    """Golds as another expression of the same value."""
+    for row in rows:
+        for one in _forms(row, rng):
+            yield Case(FORM, boxed(one), row.truth, True)
+
+
+def _forms(row: Row, rng: Random) -> Iterator[str]:
+    """Other ways to write a gold: as a sum, a fraction that is not reduced, a decimal, a root, a relation, a set."""
+    gold, value, factor = row.gold, number(row.gold), rng.randint(2, 9)
+    if match := re.fullmatch(_PERCENT, gold):
+        yield str(Fraction(match[1]) / 100)
+    elif match := re.fullmatch(_DEGREES, gold):
+        yield rf"\frac{{{match[1]}\pi}}{{180}}"
+    elif match := _RADICAL.fullmatch(gold):
+        yield rf"\sqrt{{{int(match[1]) ** 2 * int(match[2])}}}"
+        yield rf"{match[1]} \cdot {match[2]}^{{1/2}}"
+    elif value is not None:
+        yield rf"\frac{{{value.numerator * factor}}}{{{value.denominator * factor}}}"
+        yield rf"{value.numerator - factor * value.denominator}/{value.denominator} + {factor}"
+        if 10**6 % value.denominator == 0 and value.denominator > 1:
+            yield f"{value.numerator * (10**6 // value.denominator) / 10**6:.6f}".rstrip("0")
+    elif (match := _CHAIN.fullmatch(gold.replace("\\left", "").replace("\\right", ""))) and _is_interval(gold):
+        low, high = [r"\le" if end in "[]" else "<" for end in (match[1], match[4])]
+        if "\\infty" not in gold:
+            yield f"{match[2]} {low} x {high} {match[3]}"
+        elif "\\infty" not in match[2]:
+            yield f"x {low.replace('le', 'ge').replace('<', '>')} {match[2]}"
+    elif row.is_list and "=" not in gold and "where" not in gold and "$" not in gold:
+        yield rf"\{{{gold}\}}"
+    elif _SCALAR.fullmatch(gold) and not re.search(r"(?<!\\)[a-z]{2}|[ei]", re.sub(r"\\[a-z]+", "", gold)):
+        yield rf"\frac{{{factor}({gold})}}{{{factor}}}"
+        yield f"({gold}) + {factor} - {factor}"
+
+
+def _is_interval(gold: str) -> bool:
+    return "\\infty" in gold or "[" in gold or "]" in gold
+
+
 def in_boxes(rows: Sequence[Row], rng: Random) -> Iterator[Case]:
     """Lists in a box for each item and in another order; wrong are those that lack an item."""
     for row in rows:
@@ -132,7 +174,7 @@ def changed(rows: Sequence[Row], rng: Random) -> Iterator[Case]:
     """Golds with another digit, sign, bracket or variable, or with a variable more."""
     for row in rows:
         made = [_digit(row.gold, rng), _sign(row.gold), _bracket(row.gold, rng), _variable(row.gold, rng)]
-        if _INTEGER.fullmatch(row.gold):
+        if _INTEGER.fullmatch(row.gold) and number(row.gold):
             made.append(f"{row.gold}n")
         values = {number(gold) for gold in (row.gold, *row.alternatives)} - {None}
         for answer in dict.fromkeys(filter(None, made)):
@@ -166,7 +208,7 @@ def _bracket(gold: str, rng: Random) -> str | None:
     """Another bracket at a finite end of an interval."""
     text = gold.replace("\\left", "").replace("\\right", "")
     match = _INTERVAL.search(text)
-    if match is None or not ("\\infty" in text or "\\cup" in text or "[" in text or "]" in text) or "x" in match[0]:
+    if match is None or not (_is_interval(text) or "\\cup" in text) or "x" in match[0]:
         return None
     low, high = match[0][1:-1].split(",")[0], match[0][1:-1].split(",")[-1]
     ends = [place for place, end in ((match.start(), low), (match.end() - 1, high)) if "\\infty" not in end]
@@ -185,7 +227,3 @@ def _variable(gold: str, rng: Random) -> str | None:
         return None
     letter, other = rng.choice(letters), rng.choice([one for one in "wzqv" if one not in letters])
     return re.sub(rf"(\\[a-zA-Z]+)|{letter}", lambda match: match[1] or other, gold)
-
-
-def truth_of(gold: str) -> Truth:
-    return Truth(gold)

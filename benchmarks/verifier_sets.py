@@ -21,6 +21,7 @@ OTHER_PART = frozenset((
     173, 198, 201, 211, 223, 226, 227, 240, 242, 246, 247, 251, 254, 268,
 ))  # fmt: skip
 ROUNDED = frozenset((154,))
+TWO_VALUES = frozenset((17, 20, 76, 201))  # rows of Minerva whose several answers are no spellings of one value
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,11 @@ def plain(gold: Any) -> str:
     return text.removesuffix(".").strip()
 
 
+def _short(number: float) -> str:
+    """70 for 70.0."""
+    return str(int(number)) if number == int(number) else str(number)
+
+
 def _own(gold: Any, solution: str | None = None, **about: Any) -> Row:
     has_box = bool(solution) and "\\boxed" in solution
     return Row(plain(gold), solution if has_box and solution else boxed(plain(gold)), **about)
@@ -87,7 +93,7 @@ def _amc(folder: Path) -> RealSet:
     """The golds are written 142.0, the answers 142."""
     answers = [row["answer"] for row in _read(folder / "amc/deepscaler_amc.json")]
     answers += [row["answer"] for row in _read(folder / "amc/aimo-validation-amc.jsonl")]
-    return RealSet([Row(str(answer), boxed(f"{answer:g}")) for answer in answers])
+    return RealSet([Row(str(answer), boxed(_short(answer))) for answer in answers])
 
 
 def _dapo(folder: Path) -> RealSet:
@@ -122,7 +128,7 @@ def _minerva(folder: Path) -> RealSet:
             cases.append(Case(VERDICT, row["solution"], truth, False))
         elif row["idx"] not in ROUNDED:
             rows.append(_own(golds[0], row["solution"], alternatives=truth.alternatives))
-        for place, gold in enumerate(golds if len(golds) > 1 else ()):
+        for place, gold in enumerate(golds if len(golds) > 1 and row["idx"] not in TWO_VALUES else ()):
             others = golds[:place] + golds[place + 1 :]
             cases.append(Case(VERDICT, boxed(gold), Truth(others[0], tuple(others[1:])), True))
     return RealSet(rows, cases)
@@ -147,10 +153,11 @@ def _svamp(folder: Path) -> RealSet:
     """The equations are right answers too, where they are exact."""
     rows, cases = [], []
     for row in _read(folder / "svamp/SVAMP.json"):
-        rows.append(Row(str(row["Answer"]), boxed(f"{row['Answer']:g}")))
-        left, sign, right = row["Equation"].strip("() ").split(" ") if row["Equation"].count(" ") == 4 else ("", "", "")
-        if sign and sign != "/" or (sign and Fraction(left) / Fraction(right) == Fraction(row["Answer"])):
-            cases.append(Case(VERDICT, boxed(f"{left} {sign} {right}"), Truth(str(row["Answer"])), True))
+        rows.append(Row(str(row["Answer"]), boxed(_short(row["Answer"]))))
+        if match := re.fullmatch(r"\( ([\d.]+) ([-+*/]) ([\d.]+) \)", row["Equation"]):
+            left, sign, right = match.groups()
+            if sign != "/" or Fraction(left) == Fraction(right) * Fraction(row["Answer"]):
+                cases.append(Case(VERDICT, boxed(f"{left} {sign} {right}"), Truth(str(row["Answer"])), True))
     return RealSet(rows, cases)
 
 

@@ -5,7 +5,7 @@ import re
 from mel_ray.rewards.numbers import read_number
 
 _BASE = re.compile(r"\(?([+-]?[0-9A-Z]+)\)?_(?:\{\(?(?:\\text\{)?([a-z]+|\d{1,2})\}?\)?\}|(\d))")
-_INSIDE = re.compile(r"\d\)?_(?:\d|\{)")  # a numeral in a base, within more
+_INSIDE = re.compile(r"(?<![\^\da-zA-Z{])\d[\d.]*\)?_(?:\d|\{)")  # a numeral in a base, within more
 _NAMES = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
           "fourteen", "fifteen", "sixteen")  # fmt: skip
 _BASES = {name: number for number, name in enumerate(_NAMES, 2)}

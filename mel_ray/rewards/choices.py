@@ -3,6 +3,8 @@
 import re
 from collections.abc import Callable, Sequence
 
+from mel_ray.rewards.dress import key
+
 _LETTER = re.compile(r"\(?([A-J])\)?[.:)]?")
 _LABELLED = re.compile(r"(?:\(([A-J])\)|([A-J])[.:)])[.:]?(.+)")
 _LONE = re.compile(r"(?<![a-zA-Z\\])[A-J](?![a-zA-Z])")
@@ -24,7 +26,9 @@ def by_letter(plain: str, gold: str, options: Sequence[str], compare: Callable[[
         return index < len(options) and compare(options[index], gold)
     labelled = _LABELLED.fullmatch(plain)
     if labelled and not gold.startswith("("):
-        return compare(labelled[3], gold)
+        index = _LETTERS.index(labelled[1] or labelled[2])
+        contradicts = index < len(options) and not compare(options[index], gold)
+        return compare(labelled[3], gold) and not contradicts
     return None
 
 
@@ -37,12 +41,21 @@ def _said(plain: str) -> str | None:
 
 
 def _says(plain: str, letter: str, options: Sequence[str], compare: Callable[[str, str], bool]) -> bool | None:
-    if said := _said(plain.upper() if options and len(plain) <= 3 else plain):
-        return said == letter
-    if _LABELLED.fullmatch(plain):
-        return False
+    """Whether an answer says the letter, or the text of its option and of no other."""
     index = _LETTERS.index(letter)
-    if index < len(options):
-        others = (option for number, option in enumerate(options) if number != index)
-        return compare(plain, options[index]) and not any(compare(plain, other) for other in others)
-    return None
+    labelled = _LABELLED.fullmatch(plain)
+    if said := _said(plain.upper() if options and len(plain) <= 3 else plain):
+        text_of_another = (
+            labelled and index < len(options) and _option_of(labelled[3], options, compare) not in (None, index)
+        )
+        return said == letter and not text_of_another
+    if labelled:
+        return False
+    return _option_of(plain, options, compare) == index if index < len(options) else None
+
+
+def _option_of(text: str, options: Sequence[str], compare: Callable[[str, str], bool]) -> int | None:
+    """The option that a text is, if it is one alone."""
+    texts = [match[3] if (match := _LABELLED.fullmatch(option)) else option for option in options]
+    found = [n for n, one in enumerate(texts) if key(text).lower() == key(one).lower() or compare(text, one)]
+    return found[0] if len(found) == 1 else None

@@ -19,16 +19,26 @@ _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*")
 _BARE = re.compile(r"(?:[^\s$\\{}]|\\[a-zA-Z]+|\\[^a-zA-Z\s]|\{[^{}$]{0,100}\}){1,100}")  # what stands after `\boxed `
 _MARKS = re.compile(r"[\s.,;:!?*_$]+$")
 _STATEMENT_END = re.compile(r"[.!?][\s$*)\]\\]*\s+[A-Z]|\n\s*\n")
+_LINK = re.compile(
+    r"(?i)[\s$.,;*)\]\\]*(?:and|or)?[\s$*]*(?:\(?[a-z0-9]\)|[a-z0-9][.:])?[\s$.,;*:([\\]*(?:and|or)?[\s$*]*"
+)
 _LABEL = r"(?:final\s+|correct\s+)?answer"
 _DISPLAY = r"(?:(?:\\\[|\$\$)[ \t]*\n\s*)?"  # the line that opens a displayed formula
 _FINAL = re.compile(
-    rf"(?i)\b{_LABEL}\b[*_\s]*(?:is\b|:|=)[:=*_\s]*{_DISPLAY}([^\n]{{1,300}})"
-    rf"|^[#*_ \t]*(?:the\s+)?{_LABEL}[*_:#\s]*\n[*_\s]*{_DISPLAY}([^\n]{{1,300}})",
+    rf"(?i)\b{_LABEL}\b[*_\s]*(?:is\b|:|=|>)[:=*_,\s]*{_DISPLAY}(?=([^\n]{{1,300}}))"
+    rf"|^[#*_ \t]*(?:the\s+)?{_LABEL}[*_:#\s]*\n[*_\s=-]*{_DISPLAY}(?=([^\n]{{1,300}}))",
     re.MULTILINE,
 )
-_HASHES = re.compile(r"####[ \t]*([^\n]{1,300})")
+_NEUTRAL = re.compile(
+    r"(?i)[\s,:]*(?:(?:therefore|thus|hence|then|simply|just|exactly|clearly|obviously|indeed|now|so|given by|equal to"
+    r"|the (?:value|result|solution|answer) (?:is|equals))[\s,:]*)*"
+)
+_REASON = re.compile(r"(?i),?\s+(?:because|since|as (?:wanted|required|desired|claimed|needed)|which|so that)\b.*|</.*")
+_HASHES = re.compile(r"#{4,}[ \t]*([^\n#]{1,300})")
 _HEADING = re.compile(r"[^\W\d_]{2,}")
-_CHOICE = re.compile(r"(?:^|[\s(\[*])([A-J])(?=[\s).\]:*]|$)")
+_CHOICE = re.compile(r"(?<![a-zA-Z0-9_^\\])([A-J])(?![a-zA-Z0-9_^'’])(?!\s*[-+=<>*/]\s*\w)")
+_SAID_CHOICE = re.compile(r"(?i:\b(?:answer|option|choice)\b(?:\s+is)?)[\s:*$({\\a-z]{0,20}?([A-J])(?![a-zA-Z0-9_^])")
+_ARTICLE = re.compile(r"(?<![(\[*$\"'{])[AI]\s+[a-z]|(?<![(\[*$\"'{])I[,.]?\s")  # `A dog`, `I think`
 _MATH = re.compile(r"\$\$?([^$]{1,300}?)\$\$?|\\\((.{1,300}?)\\\)|\\\[(.{1,300}?)\\\]")
 
 
@@ -42,12 +52,17 @@ class Box:
 
 
 def _boxes_from_the_end(text: str) -> Iterator[Box]:
-    r"""Complete boxes that hold something, the last first; `\boxed 5` and `\boxed {5}` count too."""
-    starts = [(match.start(), match.end()) for match in _BOX.finditer(text)]
-    for start, content in reversed(starts[-MAX_BOXES:]):
-        if text[content : content + 1] == "{":
-            end = closing(text, content)
-            if end is not None and (found := text[content + 1 : end].strip()):
+    r"""Complete boxes that hold something, the last first; `\boxed 5` and `\boxed {5}` count too. A box within a box
+    is part of its content."""
+    starts = [(match.start(), match.end()) for match in _BOX.finditer(text)][-MAX_BOXES:]
+    ends = {start: closing(text, content) for start, content in starts if text[content : content + 1] == "{"}
+    inside = {inner for outer, end in ends.items() if end for inner, _ in starts if outer < inner < end}
+    for start, content in reversed(starts):
+        if start in inside:
+            continue
+        if start in ends:
+            end = ends[start]
+            if end is not None and (found := _BOX.sub("", text[content + 1 : end]).strip()):
                 yield Box(found, start, end + 1)
         elif (bare := _BARE.match(text, content)) and (found := _MARKS.sub("", bare[0])):
             yield Box(found, start, content + len(found))
@@ -90,7 +105,7 @@ def final_boxes(response: str) -> list[str]:
     for box in _boxes_from_the_end(text):
         if found:
             between = text[box.end : found[-1].start]
-            if len(between) > MAX_BETWEEN or (_STATEMENT_END.search(between) and between.strip(" \n\t$.,;*")):
+            if len(between) > MAX_BETWEEN or (_STATEMENT_END.search(between) and not _LINK.fullmatch(between)):
                 break
         found.append(box)
     return list(dict.fromkeys(box.content for box in reversed(found)))
@@ -101,12 +116,11 @@ def _cleaned(text: str) -> str | None:
     if boxed := last_boxed(text):
         return boxed
     text = re.split(r"\.\s+(?=[A-Z])", text)[0].strip().rstrip(".").strip("* _")
+    text = _REASON.sub("", text[_NEUTRAL.match(text).end() :])  # type: ignore[union-attr]
     formulas = list(_MATH.finditer(text))
-    if len(formulas) == 1:
-        (formula,) = formulas
-        before, after = text[: formula.start()], text[formula.end() :]
-        if not re.search(r"\d", before):
-            text = next(filter(None, formula.groups())) + (after if len(after.split()) <= MAX_UNIT_WORDS else "")
+    if len(formulas) == 1 and not text[: formulas[0].start()].strip():
+        after = text[formulas[0].end() :]
+        text = next(filter(None, formulas[0].groups())) + (after if len(after.split()) <= MAX_UNIT_WORDS else "")
     return text.replace("$", " ").strip() or None
 
 
@@ -121,14 +135,19 @@ def final_answer_is(response: str) -> str | None:
 def hashes(response: str) -> str | None:
     """What follows the last "####" (GSM8K) that is not the heading of a section."""
     lines = _HASHES.findall(response[-MAX_RESPONSE:])
-    answers = [line for line in lines if not _HEADING.match(line.strip("*_ "))]
-    chosen = next(reversed(answers or lines), None)
-    return (final_answer_is(chosen) or _cleaned(chosen)) if chosen else None
+    chosen = next((line for line in reversed(lines) if not _HEADING.match(line.strip("*_ "))), None)
+    if chosen is None:
+        return final_answer_is(response) if lines else None
+    return final_answer_is(chosen) or _cleaned(chosen)
 
 
 def choice_letter(response: str) -> str | None:
-    """The last letter A-J that stands alone (multiple choice)."""
-    found = _CHOICE.findall(response[-MAX_RESPONSE:])
+    """The letter A-J that is said to be the answer, else the last one that stands alone (multiple choice)."""
+    text = response[-MAX_RESPONSE:]
+    said = _SAID_CHOICE.findall(text)
+    if said:
+        return said[-1]
+    found = [match[1] for match in _CHOICE.finditer(text) if not _ARTICLE.match(text, match.start())]
     return found[-1] if found else None
 
 

@@ -9,6 +9,7 @@ from mel_ray.rewards.dress import key
 from mel_ray.rewards.forms import Items, Union
 
 MAX_ITEMS = 200
+MAX_COMPARED = 40  # items of a longer list are compared as text alone
 _SIGNS = re.compile(r"\\(pm|mp)(?![a-zA-Z])")
 Same = Callable[[str, str], bool]  # (answer, truth)
 
@@ -77,7 +78,7 @@ def matched(lefts: Sequence[str], rights: Sequence[str], same: Same) -> bool:
         return False
     for one in lefts:
         found = next((other for other in left_over if key(one) == key(other)), None)
-        if found is None:
+        if found is None and len(rights) <= MAX_COMPARED:
             found = next((other for other in left_over if _same_item(one, other, same)), None)
         if found is None:
             return False

@@ -8,14 +8,17 @@ import re
 MAX_EXPONENT = 100_000
 MAX_FACTORIAL = 5_000
 MAX_RANGE = 100_000
+MAX_DEPTH = 60
 
-_NUMBER = r"(\d{1,40})"
+_NUMBER = r"(\d{1,40})(?:\.\d{1,40})?"
 _OPEN, _CLOSE = r"[\s{(]*", r"[\s})]*"
 _TOWER = re.compile(rf"(?=\d{_CLOSE}\^{_OPEN}{_NUMBER}{_CLOSE}\^{_OPEN}{_NUMBER})")  # overlapping
 _POWER = re.compile(rf"\d{_CLOSE}\^{_OPEN}{_NUMBER}")
 _FACTORIAL = re.compile(r"(\d{1,40}|[)}])\s*!")
 _RANGE = re.compile(r"\\(?:sum|prod)\b.{0,80}?\^\s*(\{[^{}]{0,40}(?:\{[^{}]{0,40}\})?[^{}]{0,40}\}|\d+)")
 _BINOMIAL = re.compile(rf"\\[dt]?binom{_OPEN}{_NUMBER}")
+_AGAIN = re.compile(r"!\s*[)}]+\s*!")  # a factorial of a factorial
+_GAMMA = re.compile(r"\\Gamma[\s({]*(?:\d{5,}|\d+[\s})]*\^)")
 
 
 def _exceeds(base: int, exponent: int, limit: int) -> bool:
@@ -42,4 +45,16 @@ def too_large(expression: str) -> str | None:
             return "a sum or product over a range too large to evaluate"
     if any(int(match[1]) > MAX_RANGE for match in _BINOMIAL.finditer(expression)):
         return "a binomial too large to evaluate"
+    if _AGAIN.search(expression) or _GAMMA.search(expression):
+        return "a factorial too large to evaluate"
+    if _depth(expression) > MAX_DEPTH:
+        return "nested too deeply"
     return None
+
+
+def _depth(text: str) -> int:
+    depth = deepest = 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        deepest = max(deepest, depth)
+    return deepest

@@ -26,7 +26,7 @@ def same_marked(answer: Marked, truth: Marked, same: Same) -> bool | None:
         return is_temperature and same(answer.numeral, truth.numeral)
     if same(answer.numeral, truth.numeral) and (truth.mark or _is_at_least_one(truth.numeral)):
         return True
-    return same(_valued(answer), _valued(truth))
+    return same_value(_valued(answer), _valued(truth))  # a tolerance belongs to the numeral
 
 
 def _valued(marked: Marked) -> str:

@@ -8,6 +8,7 @@ what was not said does not count, and what cannot be read is wrong.
 import logging
 import re
 from collections.abc import Sequence
+from fractions import Fraction
 
 from mel_ray.rewards import forms, items, ranges
 from mel_ray.rewards.bases import same_in_base
@@ -24,7 +25,9 @@ from mel_ray.rewards.words import has_words, same_words
 MAX_DEPTH = 8
 _SIMPLE = re.compile(r"[+-]?\d{1,30}(?:\.\d{1,15})?")
 _RELATION = re.compile(r"\\(?:le|ge|ne)(?![a-zA-Z])|[<>]")
-_ONLY_AS_TEXT = re.compile(r"!!|\\int(?![a-zA-Z_])|\\(?:angle|triangle|measuredangle|sphericalangle|pmod)(?![a-zA-Z])")
+_ONLY_AS_TEXT = re.compile(
+    r"!!|:|\\int(?![a-zA-Z_])|\\(?:angle|triangle|measuredangle|sphericalangle|pmod)(?![a-zA-Z])"
+)
 _NOT_EVALUATED = re.compile(r"\\(?:begin|setminus|cap|mid|forall|exists|mapsto|mathbb|emptyset)(?![a-zA-Z])|\\\{")
 _RADIANS = re.compile(r"\\(?:pi|a?r?c?(?:sin|cos|tan|cot|sec|csc))(?![a-zA-Z])")
 _LETTER = re.compile(r"\\[a-zA-Z]+|(?<![a-zA-Z\\])[a-zA-Z]|(?<=[a-zA-Z])[a-zA-Z]|'")
@@ -80,8 +83,9 @@ class _Comparison:
         if not isinstance(tolerance, int | float):
             found = forms.shape(truth)
             if isinstance(found, Items) and len(found.items) == len(tolerance):
-                named = [forms.split_name(item)[1] for item in found.items]
-                self._tolerances = {key(item): each for item, each in zip(named, tolerance, strict=True)}
+                for item, each in zip(found.items, tolerance, strict=True):
+                    name = key(split_mark(forms.split_name(item)[1]).numeral)
+                    self._tolerances[name] = min(each, self._tolerances.get(name, each))
 
     def same(self, plain: str, gold: str) -> bool:
         """Whether an undressed answer equals an undressed truth."""
@@ -110,8 +114,8 @@ class _Comparison:
             return False
         left, right = read_number(plain), read_number(gold)
         if left is not None and right is not None:
-            difference = abs(float(left.value - right.value)) if tolerance else 0.0
-            return left.equals(right) or (tolerance > 0 and difference <= tolerance * (1 + 1e-9))
+            slack = Fraction(tolerance) * Fraction(1_000_000_001, 1_000_000_000)  # a stated 0.1 is no exact tenth
+            return left.equals(right) or (tolerance > 0 and abs(left.value - right.value) <= slack)
         if _NOT_EVALUATED.search(plain) or _NOT_EVALUATED.search(gold):
             return None
         if ("^\\circ" in gold) != ("^\\circ" in plain) and not _RADIANS.search(plain + gold):  # 90 - a for 90° - a

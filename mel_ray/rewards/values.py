@@ -7,6 +7,7 @@ once. Runs for as long as sympy likes: only in a process that can be killed.
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +15,7 @@ from mel_ray.rewards.numbers import read_number
 
 DIGITS = 250
 AGREE = 1e-180  # relative, between exact expressions
+NOTHING = 1e-200  # what is left of a zero at a point
 MIN_POINTS = 3
 # Where variables are set: fractions, integers (for what is defined there alone), and negative values.
 _POINTS = ("1.3717", "2.6131", "0.4142", "5", "2", "7", "3", "11", "13", "19.3770", "0.6180", "0.1592", "-1.7320",
@@ -100,7 +102,7 @@ def same_value(answer: str, truth: str, tolerance: float = 0.0) -> bool | None:
         return _same_number(left, right, max(tolerance, _slack(answer), _slack(truth)))
     valid = 0
     for first, second in _at_points(left, right, symbols, not is_complex):
-        if not _agree(first, second):
+        if not _agree(first, second) and abs(first - second) > NOTHING:
             return False
         valid += 1
     return True if valid >= MIN_POINTS else None
@@ -135,8 +137,8 @@ def _slack(plain: str) -> float:
 
 def _same_number(left: Any, right: Any, slack: float) -> bool | None:
     exact = [value for value in (left.doit(), right.doit()) if value.is_Rational]
-    if len(exact) == 2 and not slack:
-        return bool(exact[0] == exact[1])
+    if len(exact) == 2:
+        return bool(abs(exact[0] - exact[1]) <= slack)
     first, second = _number(left), _number(right)
     if first is None or second is None:
         return None
@@ -162,6 +164,16 @@ def _number(expression: Any) -> Any:
         return None
 
 
+def _number_at(expression: Any, values: dict[Any, Any], exactly: bool) -> Any:
+    """The value where the variables are set; `exactly` for the bounds of sums."""
+    if not exactly:
+        with suppress(TypeError, ValueError, AttributeError, NotImplementedError, ZeroDivisionError, OverflowError):
+            value = expression.evalf(DIGITS, subs=values, maxn=3 * DIGITS)
+            if value.is_number and not value.free_symbols:
+                return _number(value)
+    return _number(expression.subs(values))
+
+
 @lru_cache(maxsize=1)
 def _not_finite() -> tuple[Any, ...]:
     from sympy import nan, oo, zoo
@@ -181,7 +193,7 @@ def _at_points(left: Any, right: Any, symbols: Sequence[Any], is_real: bool) -> 
             continue
         # another value for each variable, from the same kind of numbers
         values = {symbol: Rational(_POINTS[number]) + _offset(number, index) for index, symbol in enumerate(symbols)}
-        first, second = _number(left.subs(values)), _number(right.subs(values))
+        first, second = _number_at(left, values, are_integers), _number_at(right, values, are_integers)
         if first is None or second is None:
             continue
         if is_real and (isinstance(first, mpc) or isinstance(second, mpc)):
