@@ -42,7 +42,17 @@ _COMMANDS = {
     "varepsilon": "epsilon", "lg": "log_{10}", "land": "wedge", "lor": "vee",
 }  # fmt: skip
 _COMMAND = re.compile(r"\\(?:not\s*=|([a-zA-Z]+)(?![a-zA-Z]))")
-_BARS = {"lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "lbrack": "[", "rbrack": "]", "lt": "<", "gt": ">"}
+_BARS = {
+    "lvert": "|",
+    "rvert": "|",
+    "vert": "|",
+    "mid": "|",
+    "lbrack": "[",
+    "rbrack": "]",
+    "lt": "<",
+    "gt": ">",
+    "colon": ":",
+}
 _PERCENT = re.compile(r"\s*(?:\\?%|(?<![a-zA-Z\\])(?:percent|percentage|pct)(?![a-zA-Z]))")
 _DEGREES = re.compile(r"\s*(?<![a-zA-Z\\])(?:degrees?|deg)(?![a-zA-Z])\.?")
 _CIRCLE = re.compile(
@@ -215,4 +225,5 @@ def _encloses(text: str) -> bool:
 def key(text: str) -> str:
     """What is compared as text: without spaces, text commands and braces around a single character."""
     text = re.sub(r"\\text\{([^{}]*)\}", r"\1", text).replace(" ", "").replace(";", ",")
+    text = re.sub(r"(?:^|(?<=[-+*/=(,;|<>]))\{([^{}]*)\}", r"\1", text)
     return re.sub(r"(?<!\\)\{(\\?[^{}\\])\}", r"\1", text)

@@ -7,7 +7,7 @@ The same value is right: 37.5% for 3/8, pi for 180 degrees. 0.5% for 0.5 is neit
 from collections.abc import Callable
 
 from mel_ray.rewards.numbers import Marked, read_number
-from mel_ray.rewards.units import compatible
+from mel_ray.rewards.units import canonical, compatible
 from mel_ray.rewards.values import same_value
 
 _FACTOR = {"%": r"\frac{1}{100}", "°": r"\frac{\pi}{180}"}
@@ -16,6 +16,7 @@ Same = Callable[[str, str], bool | None]  # (answer, truth), both without marks
 
 def same_marked(answer: Marked, truth: Marked, same: Same) -> bool | None:
     """The verdict, or None where the numerals cannot be compared."""
+    answer, truth = _without_radians(answer), _without_radians(truth)
     signs = {answer.mark, truth.mark} & set(_FACTOR)
     if answer.mark == truth.mark:
         return same(answer.numeral, truth.numeral)
@@ -27,6 +28,10 @@ def same_marked(answer: Marked, truth: Marked, same: Same) -> bool | None:
     if same(answer.numeral, truth.numeral) and (truth.mark or _is_at_least_one(truth.numeral)):
         return True
     return same_value(_valued(answer), _valued(truth))  # a tolerance belongs to the numeral
+
+
+def _without_radians(marked: Marked) -> Marked:
+    return Marked(marked.numeral, "") if canonical(marked.mark) == "rad" else marked
 
 
 def _valued(marked: Marked) -> str:

@@ -46,7 +46,7 @@ class Marked:
 def split_mark(plain: str) -> Marked:
     """Numeral and mark of an undressed answer."""
     match = _MARK.search(plain)
-    if not match or not match.start() or (match[1].startswith("^") and _FUNCTION.search(plain)):
+    if not match or not match.start() or (match[1].startswith("^") and _is_compound(plain[: match.start()])):
         return Marked(plain, "")
     mark = match[1]
     if mark.startswith("\\%"):
@@ -58,6 +58,16 @@ def split_mark(plain: str) -> Marked:
     else:
         mark = mark.replace("^\\circ", "degree ")
     return Marked(plain[: match.start()], mark)
+
+
+def _is_compound(numeral: str) -> bool:
+    """Whether a degree sign belongs to the last part of an expression alone: a sum, or a function's argument."""
+    depth = 0
+    for character in numeral[1:]:
+        depth += (character in "([{") - (character in ")]}")
+        if depth == 0 and character in "+-":
+            return True
+    return bool(_FUNCTION.search(numeral))
 
 
 @dataclass(frozen=True, slots=True)

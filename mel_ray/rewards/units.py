@@ -42,7 +42,7 @@ _WORD = re.compile(r"[a-z]+")
 def is_unit(text: str) -> bool:
     """Whether words may stand after a number without changing it: `5 eggs`, `5 cm^2`; not `5 million`, `5 or more`."""
     plain = text.lower().replace("\\text", "")
-    if re.search(r"[^a-z\s.,'/{}^2-3\\cdot-]", plain):
+    if re.search(r"[^a-z\s.,'/{}^1-3\\-]", plain):
         return "\\circ" in plain or _is_foreign(text)
     words = _WORD.findall(plain.replace("\\cdot", " "))
     if any(_NOT_UNITS.fullmatch(word) for word in words if word not in ("sec", "secs", "min", "mins")):

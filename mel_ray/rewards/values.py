@@ -122,7 +122,9 @@ def proportional(answer: str, truth: str) -> bool | None:
         return None
     with workdps(DIGITS):
         ratios = [
-            first / second for first, second in _at_points(left, right, symbols, not is_complex) if first and second
+            first / second
+            for first, second in _at_points(left, right, symbols, not is_complex)
+            if abs(first) > NOTHING and abs(second) > NOTHING
         ]
     if len(ratios) < MIN_POINTS:
         return None
