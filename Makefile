@@ -6,10 +6,10 @@ STAMP = $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-differential golden check lint types format unit cluster bench-setup bench-overlap bench-trl bench-sync bench-verifier bench-policy embedded-table clean
+.PHONY: help setup demo test test-differential golden check lint types format unit cluster bench-setup bench-overlap bench-trl bench-sync bench-verifier bench-verifier-quality bench-policy embedded-table clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 24
 
 setup: $(STAMP) ## install everything into .venv, CPU or GPU by what the machine has
 
@@ -63,6 +63,9 @@ bench-sync: setup ## weight sync against a memory copy
 
 bench-verifier: setup ## judgements per second against Math-Verify
 	@$(RUN) -m benchmarks.verifier $(ARGS)
+
+bench-verifier-quality: setup ## right answers missed, wrong ones credited, on real sets, beside Math-Verify
+	@$(RUN) -m benchmarks.verifier_quality $(ARGS)
 
 bench-policy: setup ## the policy step alone on a random Qwen3 (4B on a GPU)
 	@$(RUN) -m benchmarks.policy_step $(ARGS)

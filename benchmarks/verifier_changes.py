@@ -23,7 +23,7 @@ _CHAIN = re.compile(r"([(\[])([^()\[\],]+),([^()\[\],]+)([)\]])")
 _SCALAR = re.compile(r"(?:[\d\s+*/^{}().a-z-]|\\(?:[dt]?frac|sqrt|pi|cdot)(?![a-zA-Z]))+")
 _PERCENT = re.compile(r"(-?\d+(?:\.\d+)?)\s*\\?%")
 _DEGREES = re.compile(r"(-?\d+(?:\.\d+)?)\s*\^\s*\{?\\circ\}?")
-_TEXT = re.compile(r"\\(?:text|mbox|mathrm|operatorname)\s*\{[^{}]*\}(?:\^\{?\d\}?)?|\\begin\{[^{}]*\}|\\[a-zA-Z]+")
+_TEXT = re.compile(r"\\(?:text|mbox|mathrm|operatorname)\s*\{[^{}]*\}(?:\^\{?-?\d\}?)?|\\begin\{[^{}]*\}|\\[a-zA-Z]+")
 _MAY_KEEP_VALUE = re.compile(
     r"\\[dt]?binom|\\l?floor|\\l?ceil|\\[lr](?:floor|ceil)|!|[01]\s*\^|=\s*0$|\bmod\b|[×*]\s*0"
 )
@@ -156,14 +156,18 @@ def _items(gold: str) -> list[str]:
 
 
 def against_others(rows: Sequence[Row], rng: Random) -> Iterator[Case]:
-    """Responses against another question's gold. Two golds that are not both plain numbers may be the same value."""
+    """Responses against another question's gold; an expression is compared with another expression too.
+
+    Two golds that are not both plain numbers may be the same value: those cases are not sure.
+    """
+    expressions = [row for row in rows if number(row.gold) is None]
     for row in rows:
-        other = rng.choice(rows)
-        first, second = number(row.gold), number(other.gold)
-        are_numbers = first is not None and second is not None
-        if (are_numbers and first == second) or _bare(row.gold) == _bare(other.gold):
-            continue
-        yield Case(OTHER, row.response, other.truth, False, row.rules, is_sure=are_numbers)
+        value = number(row.gold)
+        for other in (rng.choice(rows), *(rng.sample(expressions, min(3, len(expressions))) if value is None else ())):
+            are_numbers = value is not None and number(other.gold) is not None
+            if (are_numbers and value == number(other.gold)) or _bare(row.gold) == _bare(other.gold):
+                continue
+            yield Case(OTHER, row.response, other.truth, False, row.rules, is_sure=are_numbers)
 
 
 def _bare(text: str) -> str:
@@ -171,11 +175,15 @@ def _bare(text: str) -> str:
 
 
 def changed(rows: Sequence[Row], rng: Random) -> Iterator[Case]:
-    """Golds with another digit, sign, bracket or variable, or with a variable more."""
+    """Golds with another digit, sign, bracket or variable, with a variable or a term more; the changes of expressions
+    are the harder ones, so they get three digits each."""
     for row in rows:
-        made = [_digit(row.gold, rng), _sign(row.gold), _bracket(row.gold, rng), _variable(row.gold, rng)]
+        made = [_sign(row.gold), _bracket(row.gold, rng), _variable(row.gold, rng)]
+        made += [_digit(row.gold, rng) for _ in range(1 if number(row.gold) is not None else 3)]
         if _INTEGER.fullmatch(row.gold) and number(row.gold):
             made.append(f"{row.gold}n")
+        if _SCALAR.fullmatch(row.gold):
+            made.append(f"{row.gold} + 1")
         values = {number(gold) for gold in (row.gold, *row.alternatives)} - {None}
         for answer in dict.fromkeys(filter(None, made)):
             if number(answer) not in values and answer not in (row.gold, *row.alternatives):

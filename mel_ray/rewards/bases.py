@@ -5,7 +5,7 @@ import re
 from mel_ray.rewards.numbers import read_number
 
 _BASE = re.compile(r"\(?([+-]?[0-9A-Z]+)\)?_(?:\{\(?(?:\\text\{)?([a-z]+|\d{1,2})\}?\)?\}|(\d))")
-_INSIDE = re.compile(r"(?<![\^\da-zA-Z{])\d[\d.]*\)?_(?:\d|\{)")  # a numeral in a base, within more
+_INSIDE = re.compile(r"(?<![\^\da-zA-Z{])\d[\d.]*\)?_(?:\w|\{)")  # a numeral in a base, within more
 _NAMES = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
           "fourteen", "fifteen", "sixteen")  # fmt: skip
 _BASES = {name: number for number, name in enumerate(_NAMES, 2)}
@@ -36,6 +36,11 @@ def _in_base(text: str) -> tuple[str, int] | None:
         return None
     name = match[2] or match[3]
     base = _BASES.get(name) or (int(name) if name.isdigit() else 0)
-    if not 2 <= base <= 36 or (base <= 10 and not match[1].isdigit()) or (match[1].isalpha() and len(match[1]) == 1):
+    if (
+        not 2 <= base <= 36
+        or any(int(digit, 36) >= base for digit in match[1].lstrip("+-"))
+        or (base <= 10 and not match[1].isdigit())
+        or (match[1].isalpha() and len(match[1]) == 1)
+    ):
         return None
     return match[1].lstrip("0") or "0", base

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from mel_ray.rewards.dress import key
 
 _LETTER = re.compile(r"\(?([A-J])\)?[.:)]?")
-_LABELLED = re.compile(r"(?:\(([A-J])\)|([A-J])[.:)])[.:]?(.+)")
-_LONE = re.compile(r"(?<![a-zA-Z\\])[A-J](?![a-zA-Z])")
+_LABELLED = re.compile(r"(?:\(([A-J])\)|([A-J])[.:)])[.:]?(?![-+*/^!,;=<>_])(.+)")
+_LONE = re.compile(r"\([A-J]\)|(?<![a-zA-Z\\])[A-J][.:)]|[,;][A-J]$|^[^a-zA-Z]*[A-J](?:[^a-zA-Z]|or|and|[A-J])*$")
 _LETTERS = "ABCDEFGHIJ"
 
 

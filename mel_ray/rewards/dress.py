@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from mel_ray.rewards.extract import closing, final_boxes
 from mel_ray.rewards.glyphs import currency_as_unit, latex_of
-from mel_ray.rewards.units import LETTERS, is_bare_unit
+from mel_ray.rewards.units import LETTERS, SCALES, is_bare_unit
 
 _ROW = "\x01"  # between the rows of a matrix
 MAX_WRAPPERS = 50
@@ -67,7 +67,7 @@ _BOUNDS = re.compile(r"[<>]|\\[lg]e(?:q|qslant)?(?![a-zA-Z])")
 _AND = re.compile(r"\s*[,;]?\s*(?:\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z]))\s*")
 _TRAILING = re.compile(r"(?:[\s.,;:~]|\\\\|\\$|\\(?=\s*$))+$")
 _BARE_UNIT = re.compile(
-    r"(?<=[\d})])(\s*)((?:[a-zA-Z]{2,}\.?)(?:\s*(?:/|\s)\s*[a-zA-Z]{1,}\.?)*)\s*(\^\s*\{?[23]\}?)?\s*$"
+    r"(?:(?<=[\d})])|(?<=\\pi))(\s*)((?:[a-zA-Z]{2,}\.?)(?:\s*(?:/|\s)\s*[a-zA-Z]{1,}\.?)*)\s*(\^\s*\{?[23]\}?)?\s*$"
 )
 _CONSTANTS = frozenset(("pi", "alpha", "beta", "gamma", "delta", "epsilon", "theta", "lambda", "mu", "sigma", "omega"))
 _NEGATIVE_ROOT = re.compile(r"\\sqrt\s*\[(\d*[13579])\]\s*\{\s*-([^{}+-]+)\}")
@@ -81,7 +81,7 @@ _SHORT = re.compile(r"\\sqrt\s*(\d|[a-zA-Z](?![a-zA-Z]))")
 def undressed(answer: str) -> str:
     """The answer in its plain form; twice undressed is once undressed."""
     if "\\boxed" in answer or "\\fbox" in answer:
-        answer = ", ".join(final_boxes(answer)) or answer
+        answer = re.sub(r"\\(?:boxed|fbox)(?![a-zA-Z])", " ", ", ".join(final_boxes(answer)) or answer)
     text = _ANNOUNCED.sub("", latex_of(answer))
     text = text.replace("\\\\", _ROW if "\\begin" in text else "\\")
     text = _SPACED.sub(lambda match: match[0].replace(" ", ""), text)
@@ -135,7 +135,7 @@ def _thousands(text: str) -> str:
 
 def _words(match: re.Match[str]) -> str:
     """Words stay text; numbers, signs and single letters in another font are what they are."""
-    content, command = match[1].strip(), match[0][1 : match[0].index("{")].strip()
+    content, command = match[1].strip(" ~"), match[0][1 : match[0].index("{")].strip()
     if not content:
         return " "
     if re.fullmatch(r"(?:and|or|,|;|\s)+", content):
@@ -144,6 +144,8 @@ def _words(match: re.Match[str]) -> str:
         return r"\%"
     if re.fullmatch(r"degrees?|deg\.?|°|\^\\circ\s*", content):
         return r"^\circ "
+    if re.fullmatch(r"[a-zA-Z]+(?:\s*\\cdot\s*[a-zA-Z]+)+", content):
+        return "".join(rf"\text{{{unit.strip()}}}" for unit in content.split("\\cdot"))
     if not re.search(r"[^\W\d_]", content) or "\\" in content:
         return f" {content} "
     if re.fullmatch(r"\(?[A-J]\)?\.?", content):
@@ -159,7 +161,7 @@ def _words(match: re.Match[str]) -> str:
     if announced := _ANNOUNCED.match(content):
         return content[announced.end() :] or " "
     follows_number = bool(re.search(r"[\d})/]\s*(?:\\[,;: ]|~)*\s*$", match.string[: match.start()]))
-    if len(content) == 1 and not (content in LETTERS and follows_number):
+    if len(content) == 1 and content.isascii() and not (content in LETTERS and follows_number):
         return content
     return rf"\text{{{content}}}"
 
@@ -181,7 +183,8 @@ def _command(match: re.Match[str]) -> str:
 def _bare_unit(match: re.Match[str]) -> str:
     """A unit in plain letters becomes text; letters that may be variables stay."""
     space, words, power = match[1], match[2].strip(), (match[3] or "").replace(" ", "")
-    return rf"\text{{{words}}}{power}" if is_bare_unit(words, not space) else match[0]
+    is_scale = words.split()[0].lower() in SCALES and is_bare_unit(" ".join(words.split()[1:]) or "units", not space)
+    return rf"\text{{{words}}}{power}" if is_scale or is_bare_unit(words, not space) else match[0]
 
 
 def _braced(text: str) -> str:
@@ -199,7 +202,9 @@ def _unspaced(text: str) -> str:
     pieces = re.split(r"(\\text\{[^{}]*\})", text)
     for index in range(0, len(pieces), 2):
         piece = re.sub(r"(\\[a-zA-Z]+)\s+(?=[a-zA-Z])", "\\1\0", pieces[index])
-        pieces[index] = re.sub(r"(?<=[a-zA-Z]{2})\s+(?=[a-zA-Z]{2})", "\0", piece).replace(" ", "").replace("\0", " ")
+        pieces[index] = (
+            re.sub(r"(?<=[a-zA-Z]{2})\s+(?=[a-zA-Z]{2}|[-\d])", "\0", piece).replace(" ", "").replace("\0", " ")
+        )
     return "".join(pieces)
 
 

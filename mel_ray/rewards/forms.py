@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _CLOSERS = {")": "(", "]": "[", "}": "{"}
-_GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
+_GROUPED = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
 _MATRIX = re.compile(r"\\begin\{([pbB]?)(?:small)?(?:matrix|array)\*?\}(?:\{[lcr|]*\})?(.*)\\end\{[a-zA-Z]*\*?\}")
 _SUBSCRIPT = re.compile(r"_(?:\{(?:[^{}]|\{[^{}]*\})*\}|\\[a-zA-Z]+|.)")
 _ARGUMENTS = re.compile(r"(?<=[a-zA-Z}')])\((?:[^()]|\([^()]*\))*\)")
@@ -21,7 +21,10 @@ GREEK = (
     r"|psi|omega|Gamma|Theta|Lambda|Xi|Pi|Sigma|Upsilon|Phi|Psi|Omega|ell|hbar|Pr|prime|circ)(?![a-zA-Z])"
 )
 _VARIABLE = re.compile(rf"(?:{GREEK}|[a-zA-Z])(?:{_SUBSCRIPT.pattern})?")
-_NAME = re.compile(rf"(?:{GREEK}|[a-zA-Z'|{{}}\s\[\]])+")
+# One symbol, a point or figure in capitals (perhaps in bars or brackets), or a word.
+_NAME = re.compile(
+    rf"(?:{GREEK}|[a-zA-Z]|\|?[A-Z]{{2,6}}\|?|\|\s*\{{?[A-Z]{{2}}\}}?\s*\||\[[A-Z]{{3,6}}\]|[a-zA-Z]{{4,}}(?:\\s[a-zA-Z]+)*)"
+)
 _NAMES = re.compile(r"\(([^()]+)\)|\\\{(.+)\\\}")
 _EQUALS = re.compile(r"(?<![<>!:\\])=(?!=)|\\approx(?![a-zA-Z])|\\equiv(?![a-zA-Z])")
 _IN = re.compile(r"\\in(?![a-zA-Z])")
@@ -135,7 +138,7 @@ def _is_balanced(text: str) -> bool:
 
 
 def is_name(text: str) -> bool:
-    r"""Whether `text` only names a quantity: `x`, `a_n`, `f(x)`, `m_{\max}`, `\angle ABC`, `(x, y)`; not `2x`."""
+    r"""Whether `text` only names a quantity: `x`, `a_n`, `f(x)`, `m_{\max}`, `\angle ABC`, `(x, y)`; not `2x`, `xy`."""
     text = text.strip()
     if not text or len(text) > 80:
         return False
@@ -143,13 +146,17 @@ def is_name(text: str) -> bool:
         parts = split(match[1] or match[2])
         if len(parts) > 1:
             return all(is_name(part) for part in parts)
-    if _FUNCTION.search(_SUBSCRIPT.sub("", text)):
+    bare = _SUBSCRIPT.sub("", text)
+    if _FUNCTION.search(bare):
         return False
-    text = _ARGUMENTS.sub("", _SUBSCRIPT.sub("", text)).replace("^{-1}", "").replace("^{\\prime}", "").replace("^*", "")
-    text = _ARGUMENTS.sub("", text)
-    if not text.strip() or re.search(r"(?<![a-zA-Z\\])[a-z]{2,3}(?![a-zA-Z])|\|[^|]?\|", text):  # xy and |x|
-        return False
-    return bool(_NAME.fullmatch(_ACCENT.sub("", text) or "x"))
+    bare = re.sub(r"\^(?:\{-1\}|\{\\prime\}|\\prime|\*|\{\*\})|'", "", bare)
+    for match in _ARGUMENTS.finditer(bare):
+        letter = bare[match.start() - 1]
+        is_product = letter in match[0] or (re.search(r"[-+*/^=<>]", match[0]) and letter not in "fghpqFGPEV")
+        if is_product and not letter.isupper():
+            return False
+    bare = _ACCENT.sub("", _ARGUMENTS.sub("", bare)).strip(" {}")
+    return not bare or bool(_NAME.fullmatch(bare))
 
 
 def is_variable(text: str) -> bool:

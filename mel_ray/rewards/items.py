@@ -59,6 +59,8 @@ def same_items(left: Items, right: Items, same: Same) -> bool:
         return _same_in_order(left.items, right.items, same)
     if (by_name := _named_alike(left.items, right.items)) is not None:
         return _same_in_order(*by_name, same)
+    if not _may_be_same_names(left.items, right.items):
+        return False
     lefts, rights = _without_shared_name(left.items), _without_shared_name(right.items)
     if _are_told_apart(left.items) != _are_told_apart(right.items):  # the names on one side give the order
         return _same_in_order(lefts, rights, same)
@@ -131,6 +133,15 @@ def _named_alike(lefts: Sequence[str], rights: Sequence[str]) -> tuple[list[str]
     if None in first or None in second or len(first) < 2 or set(first) != set(second) or len(first) != len(lefts):
         return None
     return [first[name] for name in first], [second[name] for name in first]
+
+
+def _may_be_same_names(lefts: Sequence[str], rights: Sequence[str]) -> bool:
+    """Whether lists that name all their items use the same names, subscripts apart."""
+    first, second = (
+        {forms.base_name(name) if name else None for name, _ in map(forms.split_name, items)}
+        for items in (lefts, rights)
+    )
+    return None in first or None in second or first == second
 
 
 def _by_name(items: Sequence[str]) -> list[tuple[str | None, str]]:

@@ -4,21 +4,34 @@ Power towers, huge exponents and factorials, sums over huge ranges. What slips t
 """
 
 import re
+from math import prod
 
 MAX_EXPONENT = 100_000
 MAX_FACTORIAL = 5_000
-MAX_RANGE = 100_000
-MAX_DEPTH = 60
+MAX_RANGE = 10_000
+MAX_DEPTH = 25
 
 _NUMBER = r"(\d{1,40})(?:\.\d{1,40})?"
 _OPEN, _CLOSE = r"[\s{(]*", r"[\s})]*"
 _TOWER = re.compile(rf"(?=\d{_CLOSE}\^{_OPEN}{_NUMBER}{_CLOSE}\^{_OPEN}{_NUMBER})")  # overlapping
 _POWER = re.compile(rf"\d{_CLOSE}\^{_OPEN}{_NUMBER}")
+_EXPONENT = re.compile(rf"\d{_CLOSE}\^\s*\{{((?:[^{{}}]|\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}})*)\}}")
+_PLAIN_POWER = re.compile(r"(\d{1,20})\s*\^\s*\{?\s*(\d{1,20})")
+_TIMES = re.compile(r"\\cdot|\\times|\*")
 _FACTORIAL = re.compile(r"(\d{1,40}|[)}])\s*!")
 _RANGE = re.compile(r"\\(?:sum|prod)\b.{0,80}?\^\s*(\{[^{}]{0,40}(?:\{[^{}]{0,40}\})?[^{}]{0,40}\}|\d+)")
 _BINOMIAL = re.compile(rf"\\[dt]?binom{_OPEN}{_NUMBER}")
 _AGAIN = re.compile(r"!\s*[)}]+\s*!")  # a factorial of a factorial
 _GAMMA = re.compile(r"\\Gamma[\s({]*(?:\d{5,}|\d+[\s})]*\^)")
+
+
+def _is_large(exponent: str) -> bool:
+    """Whether what stands in a number's exponent is a large number, judged by its parts."""
+    if "!" in exponent or "binom" in exponent:
+        return True
+    if any(_exceeds(int(power[1]), int(power[2]), MAX_EXPONENT) for power in _PLAIN_POWER.finditer(exponent)):
+        return True
+    return bool(_TIMES.search(exponent)) and prod(map(int, re.findall(r"\d{1,20}", exponent))) > MAX_EXPONENT
 
 
 def _exceeds(base: int, exponent: int, limit: int) -> bool:
@@ -34,6 +47,8 @@ def too_large(expression: str) -> str | None:
         if _exceeds(int(match[1]), int(match[2]), MAX_EXPONENT):
             return "a power tower too large to evaluate"
     if any(int(match[1]) > MAX_EXPONENT for match in _POWER.finditer(expression)):
+        return "an exponent too large to evaluate"
+    if any(_is_large(match[1]) for match in _EXPONENT.finditer(expression)):
         return "an exponent too large to evaluate"
     for match in _FACTORIAL.finditer(expression):
         digits = re.findall(r"\d{1,40}", expression[: match.start()][-60:]) if match[1] in ")}" else [match[1]]

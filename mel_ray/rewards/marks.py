@@ -16,6 +16,8 @@ Same = Callable[[str, str], bool | None]  # (answer, truth), both without marks
 
 def same_marked(answer: Marked, truth: Marked, same: Same) -> bool | None:
     """The verdict, or None where the numerals cannot be compared."""
+    if {"rad", "°"} == {canonical(answer.mark) or answer.mark, canonical(truth.mark) or truth.mark}:
+        return same_value(_valued(_without_radians(answer)), _valued(_without_radians(truth)))
     answer, truth = _without_radians(answer), _without_radians(truth)
     signs = {answer.mark, truth.mark} & set(_FACTOR)
     if answer.mark == truth.mark:

@@ -26,8 +26,10 @@ MAX_DEPTH = 8
 _SIMPLE = re.compile(r"[+-]?\d{1,30}(?:\.\d{1,15})?")
 _RELATION = re.compile(r"\\(?:le|ge|ne)(?![a-zA-Z])|[<>]")
 _ONLY_AS_TEXT = re.compile(
-    r"!!|:|\\int(?![a-zA-Z_])|\\(?:angle|triangle|measuredangle|sphericalangle|pmod)(?![a-zA-Z])"
+    r"!!|:|\\int(?![a-zA-Z_])|\\(?:angle|triangle|measuredangle|sphericalangle|pmod|vee|wedge|subset|supset|subseteq|dots"
+    r"|neg|perp|parallel|sim|cong)(?![a-zA-Z])"
 )
+_ARROW = re.compile(r"\\(?:(?:Long|long)?(?:left)?[rR]ightarrow|Leftrightarrow|implies|therefore|because)(?![a-zA-Z])")
 _NOT_EVALUATED = re.compile(r"\\(?:begin|setminus|cap|mid|forall|exists|mapsto|mathbb|emptyset)(?![a-zA-Z])|\\\{")
 _RADIANS = re.compile(r"\\(?:pi|a?r?c?(?:sin|cos|tan|cot|sec|csc))(?![a-zA-Z])")
 _LETTER = re.compile(r"\\[a-zA-Z]+|(?<![a-zA-Z\\])[a-zA-Z]|(?<=[a-zA-Z])[a-zA-Z]|'")
@@ -94,7 +96,7 @@ class _Comparison:
             plain, gold = items.single(plain), items.single(gold)
         if key(plain) == key(gold):
             return True
-        if self._depth > MAX_DEPTH:
+        if self._depth > MAX_DEPTH or (_ARROW.search(plain) and not _ARROW.search(gold)):
             return False
         self._depth += 1
         try:
@@ -140,7 +142,9 @@ class _Comparison:
         if gold_range := ranges.interval_of(gold):
             if plain_range := ranges.interval_of(plain):
                 return key(plain_range[0]) == key(gold_range[0]) and self.same(plain_range[1], gold_range[1])
-            value = forms.split_name(plain)[1]
+            name, value = forms.split_name(plain)
+            if name is not None and key(name) != key(gold_range[0]):
+                return False
             return forms.shape(value) is not None and self.same(value, gold_range[1])
         gold_shape = items.shape_of(gold)
         plain_shape = items.shape_of(plain, prefer_list=isinstance(gold_shape, Items))
@@ -155,7 +159,9 @@ class _Comparison:
         return None
 
     def _unions(self, plain: str, gold: str) -> bool:
-        left, right = forms.split_name(plain)[1], forms.split_name(gold)[1]
+        (name, left), (gold_name, right) = forms.split_name(plain), forms.split_name(gold)
+        if name and gold_name and not forms.same_name(name, gold_name):
+            return False
         left = ranges.as_range(left) or left
         first, second = forms.shape(left), forms.shape(right)
         if isinstance(first, Union) and isinstance(second, Union):
@@ -197,7 +203,7 @@ class _Comparison:
 
     def _math_verify(self, plain: str, gold: str) -> bool:
         """Math-Verify's verdict, unless the variables differ."""
-        if _letters(plain) != _letters(gold):
+        if _letters(plain) != _letters(gold) or bool(_RELATION.search(plain)) != bool(_RELATION.search(gold)):
             return False
         from math_verify import parse, verify  # 0.4 s to import, and plain numbers never need it
 

@@ -9,13 +9,13 @@ from fractions import Fraction
 from functools import lru_cache
 
 from mel_ray.rewards.dress import undressed
-from mel_ray.rewards.units import is_unit
+from mel_ray.rewards.units import SCALES, is_unit
 
 MIN_PLACES, MAX_PLACES = 6, 14  # 0.333333 is a third, 0.33 is not; what follows 14 places is a computer's noise
 MAX_RELATIVE = Fraction(1, 10_000)  # 0.000033 is no rounding of 1/30000
 MAX_POWER = 400
 
-_DECIMAL = r"(?:\d{1,60}(?:\.\d{0,40})?|\.\d{1,40}|\d{1,3}(?:,\d{3}){1,12}(?:\.\d{0,40})?)"
+_DECIMAL = r"(?:\d{1,60}(?:\.\d{0,40})?|\.\d{1,40}|[1-9]\d{0,2}(?:,\d{3}){1,12}(?:\.\d{0,40})?)"
 _NUMBER = re.compile(rf"([+-]?)\(?({_DECIMAL})\)?")
 _FRACTION = re.compile(
     rf"([+-]?)(?:\(?([+-]?{_DECIMAL})\)?/\(?({_DECIMAL})\)?|\\frac\{{([+-]?{_DECIMAL})\}}\{{([+-]?{_DECIMAL})\}})"
@@ -31,6 +31,7 @@ _MARK = re.compile(
     rf"(\\%(?:\\text\{{[^{{}}]*\}})?|\^\\circ ?(?:\\text\{{[^{{}}]*\}}|[CFK])?"
     rf"|{_TEXT_UNIT}(?:(?:/|\\cdot)?{_TEXT_UNIT})*)$"
 )
+_SCALED = re.compile(rf"(?i)\\text\{{({'|'.join(SCALES)})(.*)\}}")
 _FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
 
 
@@ -55,6 +56,8 @@ def split_mark(plain: str) -> Marked:
         mark = "%"
     elif mark.strip() == "^\\circ":
         mark = "°"
+    elif scaled := _SCALED.fullmatch(mark):
+        return Marked(rf"{plain[: match.start()]}\cdot{SCALES[scaled[1].lower()]}", scaled[2].strip())
     else:
         mark = mark.replace("^\\circ", "degree ")
     return Marked(plain[: match.start()], mark)

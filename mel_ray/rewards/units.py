@@ -18,6 +18,9 @@ _SYNONYMS = {
     "f": "fahrenheit", "degree": "degrees", "": "unit units",
 }  # fmt: skip
 _CANONICAL = {word: unit for unit, words in _SYNONYMS.items() for word in (unit, *words.split()) if word}
+_SPEEDS = {"mi per h": "mph", "km per h": "kph"}
+SCALES = {"hundred": "10^{2}", "thousand": "10^{3}", "million": "10^{6}", "billion": "10^{9}", "trillion": "10^{12}",
+          "dozen": "12"}  # fmt: skip
 _POWERS = frozenset(("square", "squared", "sq", "cubic", "cubed", "cu"))
 LETTERS = frozenset("mgshlLJNWVAKCF")  # single letters that are a unit when set as text
 _SHORT_NOUNS = frozenset(
@@ -33,7 +36,7 @@ _NOT_UNITS = re.compile(
     r"|eighth|ninth|tenth|hundredth|thousandth|factorial|plus|minus|times|over|divided|squared|cubed|to|or|and|not|no|non"
     r"|nor|less|more|fewer|least|most|above|below|between|about|except|base|mod|modulo|negative|positive|double|twice"
     r"|triple|half|zero|one|two|three|four|five|six|seven|eight|nine|ten|is|isnt|does|doesnt|but|if|when|where|then"
-    r"|percent|pi|alpha|beta|gamma|delta|epsilon|theta|lambda|sigma|omega|infinity|infty|wrong|incorrect|unknown"
+    r"|percent|pi|alpha|beta|gamma|delta|epsilon|theta|lambda|sigma|omega|infinity|infty|wrong|incorrect|unknown|reciprocal|inverse|power|none|false|impossible|pair|gross|lakh|crore"
     r"|a?r?c?(?:sin|cos|tan|cot|sec|csc)\w?|log|ln|exp|sqrt|root|mod|pmod|max|min|gcd|lcm|inf|to|choose|equals|approx)s?"
 )
 _WORD = re.compile(r"[a-z]+")
@@ -84,7 +87,12 @@ def canonical(unit: str) -> str:
     is_cubic = bool({"cubic", "cubed", "cu"} & set(words)) or text.endswith("3")
     kept = [_CANONICAL.get(word, word) for word in words if word not in _POWERS]
     kept = [word.removesuffix("s") if len(word) > 3 else word for word in kept if word]
-    return " ".join(kept) + ("^2" if is_square and kept else "^3" if is_cubic and kept else "")
+    if re.search(r"-\d$", text):
+        kept.append("inverse")
+    joined = " ".join(kept).replace("mile per", "mi per")
+    if joined in _SPEEDS:
+        return _SPEEDS[joined]
+    return joined + ("^2" if is_square and kept else "^3" if is_cubic and kept else "")
 
 
 def compatible(left: str, right: str) -> bool:

@@ -16,11 +16,14 @@ from mel_ray.rewards.numbers import read_number
 DIGITS = 250
 AGREE = 1e-180  # relative, between exact expressions
 NOTHING = 1e-200  # what is left of a zero at a point
+MAX_OPERATIONS = 200  # of an expression in which variables may cancel
 MIN_POINTS = 3
 # Where variables are set: fractions, integers (for what is defined there alone), and negative values.
 _POINTS = ("1.3717", "2.6131", "0.4142", "5", "2", "7", "3", "11", "13", "19.3770", "0.6180", "0.1592", "-1.7320",
            "-0.3183", "-2", "-3.4142")  # fmt: skip
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?|[a-zA-Z]|\\[a-zA-Z]+ ?|\\frac\{[^{}]*\}\{[^{}]*\})?\^\\circ(?![a-zA-Z])")
+_FACTOR = re.compile(r"(?<![\w.^_}])(\d+(?:\.\d+)?)(?=\(|\{)")  # the parser takes 2(1/3) for a mixed number
+_CONSTANT = re.compile(r"(?<![a-zA-Z\\])([EeIi])_(?:\{([a-zA-Z0-9]+)\}|([a-zA-Z0-9]))")  # E_1 is no multiple of e
 _DECIMAL = re.compile(r"(?<![\d.])(\d*)\.(\d+)(?![\d.])")
 _SUBSCRIPT = re.compile(
     r"(?<!\\log)(?<!\\sum)(?<!\\int)(?<!\\prod)(?<!\\lim)_"
@@ -38,6 +41,9 @@ def parsed(plain: str, is_complex: bool) -> Any:
     from latex2sympy2_extended.math_normalization import NormalizationConfig
 
     latex = _FRACTION_OF.sub(r"\\arc\1", _DEGREES.sub(_radians, plain.replace(";", ",")))
+    latex = _FACTOR.sub(r"\1\\cdot", latex)
+    latex = re.sub(r"\\(gamma|zeta|Gamma)(?![a-zA-Z])(?!\s*\()", r"g_{\1}", latex)
+    latex = _CONSTANT.sub(r"Q_{\1\2\3}", latex)
     latex = _SUBSCRIPT.sub(_plain_subscript, latex).replace("'", "^{\\prime}")
     latex = _DECIMAL.sub(_as_fraction, latex.replace("\\%", "\\cdot\\frac{1}{100}"))
     if "\\text{" in _SUBSCRIPT.sub("", latex) or "\\dots" in latex:
@@ -89,23 +95,38 @@ def _radians(match: re.Match[str]) -> str:
 
 def same_value(answer: str, truth: str, tolerance: float = 0.0) -> bool | None:
     """Whether two undressed expressions are equal; None where one is no expression that can be evaluated."""
-    from sympy import Expr
+    from sympy import Expr, oo
 
     is_complex = bool(_COMPLEX.search(answer) or _COMPLEX.search(truth))
     left, right = parsed(answer, is_complex), parsed(truth, is_complex)
     if not isinstance(left, Expr) or not isinstance(right, Expr):
         return None
+    if left.has(*_not_finite()) or right.has(*_not_finite()):
+        return left == right and left in (oo, -oo)  # infinity is infinity, and nothing is computed with it
     if left == right:
         return True
     symbols = sorted(left.free_symbols | right.free_symbols, key=str)
     if not symbols:
         return _same_number(left, right, max(tolerance, _slack(answer), _slack(truth)))
+    if left.free_symbols != right.free_symbols and not _is_zero(left - right):
+        return False
     valid = 0
     for first, second in _at_points(left, right, symbols, not is_complex):
         if not _agree(first, second) and abs(first - second) > NOTHING:
             return False
         valid += 1
     return True if valid >= MIN_POINTS else None
+
+
+def _is_zero(difference: Any) -> bool:
+    """Whether a variable that one side alone has cancels out."""
+    from sympy import cancel, expand
+
+    if difference.count_ops() > MAX_OPERATIONS:
+        return False
+    with suppress(Exception):  # what cannot be expanded does not cancel
+        return bool(expand(difference) == 0 or cancel(difference) == 0)
+    return False
 
 
 def proportional(answer: str, truth: str) -> bool | None:

@@ -8,7 +8,7 @@ _WORD = re.compile(r"(?<![a-zA-Z\\])[a-zA-Z]{2,}")
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\{[^{}]*\}")
 _LONG = re.compile(r"(?<![a-zA-Z])[a-zA-Z]{4,}(?![a-zA-Z]*[({^_])")
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
-_TOKEN = re.compile(r"[a-z]+|(?:(?<![a-z\d])-)?(?:\d+(?:\.\d+)?|\.\d+)|(?<![a-z])-|[^\sa-z\d.,;:'\"-]")
+_TOKEN = re.compile(r"[a-z]+'?|(?:(?<![a-z\d])-)?(?:\d+(?:\.\d+)?|\.\d+)|(?<![a-z])-|[^\sa-z\d.,;:'\"-]")
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 
 
