@@ -170,8 +170,10 @@ def against_others(rows: Sequence[Row], rng: Random) -> Iterator[Case]:
             yield Case(OTHER, row.response, other.truth, False, row.rules, is_sure=are_numbers)
 
 
-def _bare(text: str) -> str:
-    return re.sub(r"\\left|\\right|[\s{}$]|\\[,!;]|^[a-zA-Z]\s*=", "", text.replace("dfrac", "frac")).lstrip("0")
+def _bare(text: str) -> list[str]:
+    """The items of a gold in any order, without what means nothing."""
+    text = re.sub(r"\\left|\\right|[\s{}$]|\\[!;]|^[a-zA-Z]\s*=", "", text.replace("dfrac", "frac")).lstrip("0")
+    return sorted(text.split(","))
 
 
 def changed(rows: Sequence[Row], rng: Random) -> Iterator[Case]:

@@ -83,7 +83,7 @@ def undressed(answer: str) -> str:
     if "\\boxed" in answer or "\\fbox" in answer:
         answer = re.sub(r"\\(?:boxed|fbox)(?![a-zA-Z])", " ", ", ".join(final_boxes(answer)) or answer)
     text = _ANNOUNCED.sub("", latex_of(answer))
-    text = text.replace("\\\\", _ROW if "\\begin" in text else "\\")
+    text = text.replace("\\\\", _ROW) if "\\begin" in text else re.sub(r"\\{2,}", r"\\", text)
     text = _SPACED.sub(lambda match: match[0].replace(" ", ""), text)
     text = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
     text = _thousands(text)
@@ -115,7 +115,7 @@ def undressed(answer: str) -> str:
     text = _trimmed(text)
     text = _BARE_UNIT.sub(_bare_unit, text)
     text = _braced(text)
-    return _trimmed(_unspaced(text)).replace(_ROW, "\\\\")
+    return re.sub(r"\\{2,}", r"\\", _trimmed(_unspaced(text))).replace(_ROW, "\\\\")
 
 
 def _unwrapped(text: str) -> str:
@@ -198,13 +198,12 @@ def _braced(text: str) -> str:
 
 
 def _unspaced(text: str) -> str:
-    """Without spaces that mean nothing; those inside text and after a command's name stay."""
+    """Without spaces that mean nothing; those inside text and after a command's name or between words stay."""
     pieces = re.split(r"(\\text\{[^{}]*\})", text)
     for index in range(0, len(pieces), 2):
         piece = re.sub(r"(\\[a-zA-Z]+)\s+(?=[a-zA-Z])", "\\1\0", pieces[index])
-        pieces[index] = (
-            re.sub(r"(?<=[a-zA-Z]{2})\s+(?=[a-zA-Z]{2}|[-\d])", "\0", piece).replace(" ", "").replace("\0", " ")
-        )
+        piece = re.sub(r"(?<![a-zA-Z\\])([a-zA-Z]{2,})\s+(?=[a-zA-Z]{2}|[-\d])", "\\1\0", piece)
+        pieces[index] = piece.replace(" ", "").replace("\0", " ")
     return "".join(pieces)
 
 

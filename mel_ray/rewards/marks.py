@@ -10,16 +10,17 @@ from mel_ray.rewards.numbers import Marked, read_number
 from mel_ray.rewards.units import canonical, compatible
 from mel_ray.rewards.values import same_value
 
+_PARTS = {"%": 100, "": 1}
 _FACTOR = {"%": r"\frac{1}{100}", "°": r"\frac{\pi}{180}"}
 Same = Callable[[str, str], bool | None]  # (answer, truth), both without marks
 
 
 def same_marked(answer: Marked, truth: Marked, same: Same) -> bool | None:
     """The verdict, or None where the numerals cannot be compared."""
-    if {"rad", "°"} == {canonical(answer.mark) or answer.mark, canonical(truth.mark) or truth.mark}:
-        return same_value(_valued(_without_radians(answer)), _valued(_without_radians(truth)))
-    answer, truth = _without_radians(answer), _without_radians(truth)
     signs = {answer.mark, truth.mark} & set(_FACTOR)
+    if signs and "rad" in (canonical(answer.mark), canonical(truth.mark)):
+        return "%" not in signs and same_value(_valued(_without_radians(answer)), _valued(_without_radians(truth)))
+    answer, truth = _without_radians(answer), _without_radians(truth)
     if answer.mark == truth.mark:
         return same(answer.numeral, truth.numeral)
     if not signs:
@@ -29,6 +30,9 @@ def same_marked(answer: Marked, truth: Marked, same: Same) -> bool | None:
         return is_temperature and same(answer.numeral, truth.numeral)
     if same(answer.numeral, truth.numeral) and (truth.mark or _is_at_least_one(truth.numeral)):
         return True
+    left, right = read_number(answer.numeral), read_number(truth.numeral)
+    if left and right and signs == {"%"}:
+        return left.value / _PARTS[answer.mark] == right.value / _PARTS[truth.mark]
     return same_value(_valued(answer), _valued(truth))  # a tolerance belongs to the numeral
 
 

@@ -29,6 +29,7 @@ _ONLY_AS_TEXT = re.compile(
     r"!!|:|\\int(?![a-zA-Z_])|\\(?:angle|triangle|measuredangle|sphericalangle|pmod|vee|wedge|subset|supset|subseteq|dots"
     r"|neg|perp|parallel|sim|cong)(?![a-zA-Z])"
 )
+_RATIO = re.compile(r"(\d+)/(\d+)|\\frac\{(\d+)\}\{(\d+)\}")
 _ARROW = re.compile(r"\\(?:(?:Long|long)?(?:left)?[rR]ightarrow|Leftrightarrow|implies|therefore|because)(?![a-zA-Z])")
 _NOT_EVALUATED = re.compile(r"\\(?:begin|setminus|cap|mid|forall|exists|mapsto|mathbb|emptyset)(?![a-zA-Z])|\\\{")
 _RADIANS = re.compile(r"\\(?:pi|a?r?c?(?:sin|cos|tan|cot|sec|csc))(?![a-zA-Z])")
@@ -112,6 +113,8 @@ class _Comparison:
         tolerance = self._tolerances.get(key(gold), self._tolerance)
         if key(plain) == key(gold):
             return True
+        if ":" in gold and (ratio := _RATIO.fullmatch(plain)):  # 1/2 for 1:2
+            return key(f"{ratio[1] or ratio[3]}:{ratio[2] or ratio[4]}") == key(gold)
         if _ONLY_AS_TEXT.search(plain) or _ONLY_AS_TEXT.search(gold):
             return False
         left, right = read_number(plain), read_number(gold)
@@ -146,6 +149,7 @@ class _Comparison:
             if name is not None and key(name) != key(gold_range[0]):
                 return False
             return forms.shape(value) is not None and self.same(value, gold_range[1])
+        name, gold_name = forms.split_name(plain)[0], forms.split_name(gold)[0]
         gold_shape = items.shape_of(gold)
         plain_shape = items.shape_of(plain, prefer_list=isinstance(gold_shape, Items))
         if ranges.is_range(gold_shape) and (found := ranges.as_range(plain)):
@@ -155,6 +159,8 @@ class _Comparison:
         if isinstance(gold_shape, Union) or isinstance(plain_shape, Union):
             return self._unions(plain, gold)
         if isinstance(gold_shape, Items) and isinstance(plain_shape, Items):
+            if name and gold_name and not forms.same_name(name, gold_name):
+                return False
             return items.same_items(plain_shape, gold_shape, self.same)
         return None
 

@@ -17,10 +17,10 @@ DIGITS = 250
 AGREE = 1e-180  # relative, between exact expressions
 NOTHING = 1e-200  # what is left of a zero at a point
 MAX_OPERATIONS = 200  # of an expression in which variables may cancel
-MIN_POINTS = 3
+MIN_POINTS, ENOUGH_POINTS = 3, 8
 # Where variables are set: fractions, integers (for what is defined there alone), and negative values.
-_POINTS = ("1.3717", "2.6131", "0.4142", "5", "2", "7", "3", "11", "13", "19.3770", "0.6180", "0.1592", "-1.7320",
-           "-0.3183", "-2", "-3.4142")  # fmt: skip
+_POINTS = ("1.3717", "-1.7320", "5", "0.4142", "-2", "2.6131", "7", "-0.3183", "3", "0.6180", "11", "0.1592", "13", "2",
+           "19.3770", "-3.4142")  # fmt: skip
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?|[a-zA-Z]|\\[a-zA-Z]+ ?|\\frac\{[^{}]*\}\{[^{}]*\})?\^\\circ(?![a-zA-Z])")
 _FACTOR = re.compile(r"(?<![\w.^_}])(\d+(?:\.\d+)?)(?=\(|\{)")  # the parser takes 2(1/3) for a mixed number
 _CONSTANT = re.compile(r"(?<![a-zA-Z\\])([EeIi])_(?:\{([a-zA-Z0-9]+)\}|([a-zA-Z0-9]))")  # E_1 is no multiple of e
@@ -115,6 +115,8 @@ def same_value(answer: str, truth: str, tolerance: float = 0.0) -> bool | None:
         if not _agree(first, second) and abs(first - second) > NOTHING:
             return False
         valid += 1
+        if valid == ENOUGH_POINTS:
+            return True
     return True if valid >= MIN_POINTS else None
 
 
@@ -171,8 +173,11 @@ def _same_number(left: Any, right: Any, slack: float) -> bool | None:
 def _number(expression: Any) -> Any:
     """An mpmath number, or None where the expression has no finite value."""
     from mpmath import mpc
+    from sympy import Integral, Limit, Product, Sum
 
     try:
+        if expression.has(Integral, Limit, Product, Sum):
+            expression = expression.doit()
         value = expression.evalf(DIGITS, maxn=3 * DIGITS)
         if not value.is_number or value.has(*_not_finite()):
             value = expression.doit().evalf(DIGITS, maxn=3 * DIGITS)
@@ -188,7 +193,7 @@ def _number(expression: Any) -> Any:
 
 
 def _number_at(expression: Any, values: dict[Any, Any], exactly: bool) -> Any:
-    """The value where the variables are set; `exactly` for the bounds of sums."""
+    """The value where the variables are set; integers `exactly`, so that a pole is one."""
     if not exactly:
         with suppress(TypeError, ValueError, AttributeError, NotImplementedError, ZeroDivisionError, OverflowError):
             value = expression.evalf(DIGITS, subs=values, maxn=3 * DIGITS)
@@ -211,12 +216,12 @@ def _at_points(left: Any, right: Any, symbols: Sequence[Any], is_real: bool) -> 
 
     has_bars = left.has(Abs) != right.has(Abs)
     are_integers = left.has(Sum, Product) or right.has(Sum, Product)
-    for number in range(len(_POINTS)):
-        if are_integers and "." in _POINTS[number]:
+    for number, point in enumerate(_POINTS):
+        if are_integers and "." in point:
             continue
         # another value for each variable, from the same kind of numbers
-        values = {symbol: Rational(_POINTS[number]) + _offset(number, index) for index, symbol in enumerate(symbols)}
-        first, second = _number_at(left, values, are_integers), _number_at(right, values, are_integers)
+        values = {symbol: Rational(point) + _offset(number, index) for index, symbol in enumerate(symbols)}
+        first, second = _number_at(left, values, "." not in point), _number_at(right, values, "." not in point)
         if first is None or second is None:
             continue
         if is_real and (isinstance(first, mpc) or isinstance(second, mpc)):
