@@ -80,6 +80,15 @@ _SHORT = re.compile(r"\\sqrt\s*(\d|[a-zA-Z](?![a-zA-Z]))")
 @lru_cache(maxsize=512)
 def undressed(answer: str) -> str:
     """The answer in its plain form; twice undressed is once undressed."""
+    for _ in range(MAX_PASSES):
+        plain = _undressed_once(answer)
+        if plain == answer:
+            break
+        answer = plain
+    return answer
+
+
+def _undressed_once(answer: str) -> str:
     if "\\boxed" in answer or "\\fbox" in answer:
         answer = re.sub(r"\\(?:boxed|fbox)(?![a-zA-Z])", " ", ", ".join(final_boxes(answer)) or answer)
     text = _ANNOUNCED.sub("", latex_of(answer))
@@ -194,6 +203,7 @@ def _braced(text: str) -> str:
     text = re.sub(r"\\frac\s*(\d|\\pi)\s*\{", r"\\frac{\1}{", text)
     text = _NEGATIVE_ROOT.sub(r"(-\\sqrt[\1]{\2})", text)
     text = re.sub(r"(\\frac\s*\{[^{}]*\})\s*(\d)", r"\1{\2}", text)
+    text = re.sub(r"\^\s*(\\(?!circ)[a-zA-Z]+)(?!\s*\{)", r"^{\1}", text)
     return _SHORT.sub(r"\\sqrt{\1}", text)
 
 
