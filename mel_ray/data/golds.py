@@ -3,23 +3,17 @@ r"""The correct answer of a row: found in its column, without dress such as `$..
 import math
 import re
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from typing import Any
 
 from mel_ray.config.schema import SourceConfig
 from mel_ray.data.columns import MissingError, WrongKindError, as_text, fill, from_json, is_template, pick
 from mel_ray.data.options import options_of
 from mel_ray.records.question import Truth
-from mel_ray.rewards.registry import final_boxes
+from mel_ray.rewards.registry import final_boxes, plain_form
 
 _FORMULA = re.compile(r"(?<!\\)\$\$?((?:[^$\\]|\\.)+)(?<!\\)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _BETWEEN = re.compile(r"[\s,;.]*(?:\b(?:and|or)\b)?[\s,;.]*")
 _KEPT_STOP = re.compile(r"(?:\.\.|[A-Za-z]\.[A-Za-z]+\.|\\right\.|\\left\.)$")
-_THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
-_NUMBER = re.compile(
-    r"(?P<sign>[+-]?)(?P<whole>\d{1,40}\.?\d{0,40}|\.\d{1,40}|(?=\\frac))"
-    r"(?:\\frac\{(?P<above>\d{1,40})\}\{(?P<below>\d{1,40})\}|/(?P<divisor>0*[1-9]\d{0,40}))?"
-)
 
 
 def truth_of(row: Mapping[str, Any], source: SourceConfig) -> Truth:
@@ -94,37 +88,8 @@ def without_repeats(answers: Sequence[str]) -> list[str]:
     """The answers that differ; of several spellings of one number the last."""
     found: dict[Any, str] = {}
     for answer in answers:
-        found[same_form(answer)] = answer
+        found[plain_form(answer)] = answer
     return list(found.values())
-
-
-def same_form(answer: str) -> Fraction | str:
-    """Equal for answers that are the same text up to spaces, `$` and needless braces, or the same plain number."""
-    text = answer.strip().strip("$").strip().replace("{,}", ",")
-    if _THOUSANDS.fullmatch(text):
-        text = text.replace(",", "")
-    text = (
-        re.sub(r"\s|(?<!\\)\$|\\[,;:! ]|\\(?:left|right)(?![a-z])", "", text)
-        .replace("dfrac", "frac")
-        .replace("tfrac", "frac")
-    )
-    for _ in range(2):  # \frac12 as \frac{1}{2}
-        text = re.sub(r"(\\frac(?:\{[^{}]*\})?|\\sqrt|[\^_])(\w)", r"\1{\2}", text)
-    text = re.sub(r"^\{([^{}]*)\}$|(?<![\^_}\]a-zA-Z])\{(\w)\}", lambda match: match[1] or match[2], text)
-    number = _value(text)
-    return text if number is None else number
-
-
-def _value(text: str) -> Fraction | None:
-    """The value of an integer, a decimal, a fraction or a mixed number."""
-    match = _NUMBER.fullmatch(text)
-    if match is None:
-        return None
-    whole, above, below = Fraction(match["whole"] or 0), match["above"] or 0, match["below"] or 1
-    if int(below) == 0:
-        return None
-    value = whole + Fraction(int(above), int(below)) if match["above"] else whole / Fraction(match["divisor"] or 1)
-    return -value if match["sign"] == "-" else value
 
 
 def _tolerance(row: Mapping[str, Any], source: SourceConfig) -> float | tuple[float, ...]:

@@ -3,13 +3,12 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import lru_cache
 
 from mel_ray.config.schema import SourceConfig
-from mel_ray.data.golds import same_form
 from mel_ray.records.problem import ConfigError, Problem
 from mel_ray.records.question import Question
+from mel_ray.rewards.registry import plain_form
 
 SHOWN = 3  # answers and places that a sentence names
 
@@ -69,9 +68,7 @@ def _answered(question: Question) -> object:
     return frozenset(map(_form, (truth.answer, *truth.alternatives)))
 
 
-@lru_cache(maxsize=100_000)
-def _form(answer: str) -> Fraction | str:
-    return same_form(answer)
+_form = lru_cache(maxsize=100_000)(plain_form)
 
 
 def _conflict(group: Sequence[Question]) -> Conflict:

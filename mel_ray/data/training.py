@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from mel_ray.config.schema import Config, TrainSourceConfig
 from mel_ray.data.chat import ChatTokenizer
 from mel_ray.data.datasets import load
-from mel_ray.data.golds import same_form
 from mel_ray.data.interleave import Turns
 from mel_ray.data.pass_rate_file import within_band
 from mel_ray.data.prompts import Rendered, usable_prompts
 from mel_ray.records.problem import ConfigError, Problem
 from mel_ray.records.question import Question
+from mel_ray.rewards.registry import plain_form
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Seen:
                 own.setdefault(_asked(question), question)
                 continue
             repeated += 1
-            if same_form(earlier.truth.answer) != same_form(question.truth.answer):
+            if plain_form(earlier.truth.answer) != plain_form(question.truth.answer):
                 contradicted.append((earlier, question))
         if contradicted and source.conflicts == "error":
             first, second = contradicted[0]

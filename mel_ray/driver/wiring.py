@@ -90,9 +90,7 @@ class SamplingPools:
         self.plan, self.store, cluster = make_plan(config), RayStore(), config.cluster
         self._rollout_engines = self._engine_pool("rollout")
         self.rollout = RolloutPool(self._rollout_engines, cluster.deadlines.generate)
-        self.rewards = VerifierPool(
-            self.plan.pool("verifier"), cluster, config.reward, logs, config.rollout.max_tokens
-        )
+        self.rewards = VerifierPool(self.plan.pool("verifier"), cluster, config.reward, logs, config.rollout.max_tokens)
         self.evaluator = Evaluator(config, self.rollout, self.rewards)
 
     def _engine_pool(self, name: str) -> EnginePool:

@@ -37,17 +37,15 @@ _LETTER = re.compile(r"\\[a-zA-Z]+|(?<![a-zA-Z\\])[a-zA-Z]|(?<=[a-zA-Z])[a-zA-Z]
 Tolerance = float | Sequence[float]
 
 
-def equivalent(
-    answer: str, truth: str, tolerance: Tolerance = 0.0, options: Sequence[str] = (), fallback: bool = True
-) -> bool:
+def equivalent(answer: str, truth: str, tolerance: Tolerance = 0.0, options: Sequence[str] = ()) -> bool:
     r"""Whether `answer` equals the ground truth `truth`, both without `\boxed`.
 
     Numbers within `tolerance` of the truth are equal too; several tolerances belong to the items of a list.
-    `options` are the texts of a multiple-choice question, A first. Without `fallback`, Math-Verify is not asked. This
-    may run for as long as sympy likes: call it only in a process that can be killed.
+    `options` are the texts of a multiple-choice question, A first. This may run for as long as sympy likes: call it
+    only in a process that can be killed.
     """
     if _SIMPLE.fullmatch(answer) and _SIMPLE.fullmatch(truth):
-        return bool(_Comparison(tolerance, truth, fallback).same_scalar(answer, truth))
+        return bool(_Comparison(tolerance, truth).same_scalar(answer, truth))
     plain, gold = undressed(answer), undressed(truth)
     if not plain or not gold:
         return False
@@ -55,7 +53,7 @@ def equivalent(
         return True
     if too_large(plain) or too_large(gold):
         return False
-    comparison = _Comparison(tolerance, gold, fallback)
+    comparison = _Comparison(tolerance, gold)
     decided = by_letter(plain, gold, [undressed(option) for option in options], comparison.same)
     return comparison.same(plain, gold) if decided is None else decided
 
@@ -68,19 +66,11 @@ def is_list(truth: str) -> bool:
     return is_bare or items.both_signs(gold) is not None
 
 
-def decided_exactly(answer: str, truth: str) -> bool | None:
-    """Whether two answers are the same where both are plain numbers; else None."""
-    plain, gold = undressed(answer), undressed(truth)
-    if read_number(split_mark(plain).numeral) is None or read_number(split_mark(gold).numeral) is None:
-        return None
-    return _Comparison(0.0, gold, False).same(plain, gold)
-
-
 class _Comparison:
     """Compares undressed answers; `truth` is the whole ground truth, whose items may have tolerances of their own."""
 
-    def __init__(self, tolerance: Tolerance, truth: str, fallback: bool) -> None:
-        self._fallback, self._depth = fallback, 0
+    def __init__(self, tolerance: Tolerance, truth: str) -> None:
+        self._depth = 0
         self._tolerances: dict[str, float] = {}
         self._tolerance = tolerance if isinstance(tolerance, int | float) else next(iter(tolerance), 0.0)
         if not isinstance(tolerance, int | float):
@@ -104,7 +94,7 @@ class _Comparison:
             for compare in (same_in_base, self._shape, self._named, self._words, self._marked, self._equation):
                 if (decided := compare(plain, gold)) is not None:
                     return decided
-            return self._fallback and self._math_verify(plain, gold)
+            return _math_verify(plain, gold)
         finally:
             self._depth -= 1
 
@@ -173,7 +163,7 @@ class _Comparison:
         if isinstance(first, Union) and isinstance(second, Union):
             return items.matched(first.pieces, second.pieces, self.same)
         is_range = ranges.is_range(first) and ranges.is_range(second)
-        return is_range and self._fallback and self._math_verify(left, right)  # touching pieces, say
+        return is_range and _math_verify(left, right)  # touching pieces, say
 
     def _named(self, plain: str, gold: str) -> bool | None:
         """`x = 5` says 5. A name on both sides must be the same name."""
@@ -207,16 +197,17 @@ class _Comparison:
             return is_sum and all(self.same(side, left[-1]) for side in left[:-1]) and self.same(left[-1], gold)
         return False if len(left) != len(right) else None
 
-    def _math_verify(self, plain: str, gold: str) -> bool:
-        """Math-Verify's verdict, unless the variables differ."""
-        if _letters(plain) != _letters(gold) or bool(_RELATION.search(plain)) != bool(_RELATION.search(gold)):
-            return False
-        from math_verify import parse, verify  # 0.4 s to import, and plain numbers never need it
 
-        logging.getLogger("math_verify").setLevel(logging.CRITICAL)
-        # Math-Verify's own timeouts rely on signals; our deadline kills the whole process instead.
-        left, right = (parse(f"\\boxed{{{one.replace(';', ',')}}}", parsing_timeout=None) for one in (plain, gold))
-        return bool(verify(right, left, timeout_seconds=None))
+def _math_verify(plain: str, gold: str) -> bool:
+    """Math-Verify's verdict, unless the variables differ."""
+    if _letters(plain) != _letters(gold) or bool(_RELATION.search(plain)) != bool(_RELATION.search(gold)):
+        return False
+    from math_verify import parse, verify  # 0.4 s to import, and plain numbers never need it
+
+    logging.getLogger("math_verify").setLevel(logging.CRITICAL)
+    # Math-Verify's own timeouts rely on signals; our deadline kills the whole process instead.
+    left, right = (parse(f"\\boxed{{{one.replace(';', ',')}}}", parsing_timeout=None) for one in (plain, gold))
+    return bool(verify(right, left, timeout_seconds=None))
 
 
 def _letters(text: str) -> set[str]:

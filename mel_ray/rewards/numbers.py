@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-from mel_ray.rewards.dress import undressed
-from mel_ray.rewards.units import SCALES, is_unit
+from mel_ray.rewards.dress import key, undressed
+from mel_ray.rewards.units import SCALES, canonical, is_unit
 
 MIN_PLACES, MAX_PLACES = 6, 14  # 0.333333 is a third, 0.33 is not; what follows 14 places is a computer's noise
 MAX_RELATIVE = Fraction(1, 10_000)  # 0.000033 is no rounding of 1/30000
@@ -134,6 +134,9 @@ def _signed(sign: str, value: Fraction, places: int | None = None) -> Number:
     return Number(-value if sign == "-" else value, places)
 
 
-def plain_number(answer: str) -> Number | None:
-    """The number an answer writes, whatever its dress and its mark; None if it is not one plain number."""
-    return read_number(split_mark(undressed(answer)).numeral)
+def plain_form(answer: str) -> tuple[Fraction | str, str]:
+    """Equal for answers that are plainly the same: the same number with the same mark, or the same text."""
+    plain = undressed(answer)
+    marked = split_mark(plain)
+    number = read_number(marked.numeral)
+    return (key(plain), "") if number is None else (number.value, canonical(marked.mark) or marked.mark)

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from mel_ray.config.schema import SourceConfig
 from mel_ray.data.columns import MissingError, WrongKindError
-from mel_ray.data.golds import same_form, truth_of, undressed
+from mel_ray.data.golds import truth_of, undressed
 from mel_ray.records.question import Truth
 from mel_ray.rewards.judge import judge_answer
+from mel_ray.rewards.registry import plain_form
 
 
 def truth(row, **keys):
@@ -164,17 +165,17 @@ DIFFERENT = [
 
 @pytest.mark.parametrize(("left", "right"), SAME)
 def test_answers_of_one_form(left, right):
-    assert same_form(left) == same_form(right)
+    assert plain_form(left) == plain_form(right)
 
 
 @pytest.mark.parametrize(("left", "right"), DIFFERENT)
 def test_answers_of_different_forms(left, right):
-    assert same_form(left) != same_form(right)
+    assert plain_form(left) != plain_form(right)
 
 
 @given(st.fractions(), st.fractions())
 def test_numbers_have_one_form_if_and_only_if_they_are_equal(left, right):
-    assert (same_form(str(left)) == same_form(str(right))) == (left == right)
+    assert (plain_form(str(left)) == plain_form(str(right))) == (left == right)
 
 
 def test_integers_stored_as_decimals_are_judged_by_value():

@@ -13,8 +13,8 @@ from mel_ray.records.verdict import Outcome
 from mel_ray.rewards.dress import undressed
 from mel_ray.rewards.functions import Judgement, load_function
 from mel_ray.rewards.limits import too_large
-from mel_ray.rewards.math_answer import decided_exactly, equivalent
-from mel_ray.rewards.numbers import read_number, split_mark
+from mel_ray.rewards.math_answer import equivalent
+from mel_ray.rewards.numbers import plain_form, read_number, split_mark
 from mel_ray.rewards.verifier import Verifier, VerifierSettings
 
 DEADLINE = 1.0
@@ -54,13 +54,13 @@ def test_what_follows_a_numeral_is_its_mark(text, numeral, mark):
     assert (found.numeral.replace(" ", ""), found.mark.replace(" ", "")) == (numeral, mark)
 
 
-def test_numbers_alone_are_decided_exactly():
-    assert decided_exactly("0.333333", "1/3") is True  # at least six places are a rounding
-    assert decided_exactly("0.333", "1/3") is False
-    assert decided_exactly("50\\%", "0.5") is True
-    assert decided_exactly("0.50", "\\frac{2}{4}") is True
-    assert decided_exactly("0.5", "\\sqrt{2}") is None
-    assert decided_exactly("x", "1") is None
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [("70", "70.0", True), ("$\\frac12$", "0.5", True), ("1{,}000", "1000", True), ("5 cm", "5\\text{ cm}", True),
+     ("5 cm", "5 m", False), ("50\\%", "0.5", False), ("x+1", "{x} + 1", True), ("x+1", "x+2", False)],
+)  # fmt: skip
+def test_what_is_plainly_the_same_has_one_form(one, other, same):
+    assert (plain_form(one) == plain_form(other)) is same
 
 
 def test_a_tolerance_widens_equality():
