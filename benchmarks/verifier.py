@@ -67,6 +67,7 @@ def in_process(pairs: Sequence[Pair], timeout: int | None) -> float:
     parent, child = multiprocessing.get_context("spawn").Pipe()
     process = multiprocessing.get_context("spawn").Process(target=_timed, args=(pairs, timeout, child))
     process.start()
+    child.close()  # if it dies, `recv` raises instead of waiting
     seconds = parent.recv()
     process.join()
     return seconds
