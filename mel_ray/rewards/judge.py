@@ -12,7 +12,7 @@ from mel_ray.records.question import Truth
 from mel_ray.rewards.dress import key, undressed
 from mel_ray.rewards.extract import extract_answer
 from mel_ray.rewards.limits import too_large
-from mel_ray.rewards.math_answer import equivalent, is_list
+from mel_ray.rewards.math_answer import are_numbers, equivalent, is_list
 
 SHOWN = 200  # characters of an answer in a verdict
 
@@ -32,11 +32,12 @@ def _judged(response: str, truth: Truth, answer: str, rules: Sequence[str]) -> d
     extracted = extract_answer(response, rules, _is_list(answer))
     if not extracted:
         return _verdict("no_answer", None, "no complete answer found")
-    if key(undressed(extracted)) == key(undressed(answer)):
-        return _verdict("correct", extracted, "equals the ground truth")
-    if why := too_large(extracted) or too_large(undressed(extracted)):
-        # It differs from any truth of ordinary size; two such expressions cannot be compared.
-        return _verdict("error" if too_large(answer) else "wrong", extracted, why)
+    if not are_numbers(extracted, answer):
+        if key(undressed(extracted)) == key(undressed(answer)):
+            return _verdict("correct", extracted, "equals the ground truth")
+        if why := too_large(extracted) or too_large(undressed(extracted)):
+            # It differs from any truth of ordinary size; two such expressions cannot be compared.
+            return _verdict("error" if too_large(answer) else "wrong", extracted, why)
     try:
         is_correct = equivalent(extracted, answer, truth.tolerance, truth.options)
     except RecursionError:

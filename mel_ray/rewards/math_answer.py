@@ -7,8 +7,10 @@ what was not said does not count, and what cannot be read is wrong.
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import lru_cache
 
 from mel_ray.rewards import forms, items, ranges
 from mel_ray.rewards.bases import same_in_base
@@ -23,7 +25,6 @@ from mel_ray.rewards.values import proportional, same_value
 from mel_ray.rewards.words import has_words, same_words
 
 MAX_DEPTH = 8
-_SIMPLE = re.compile(r"[+-]?\d{1,30}(?:\.\d{1,15})?")
 _RELATION = re.compile(r"\\(?:le|ge|ne)(?![a-zA-Z])|[<>]")
 _ONLY_AS_TEXT = re.compile(
     r"!!|:|\\int(?![a-zA-Z_])|\\(?:angle|triangle|measuredangle|sphericalangle|pmod|vee|wedge|subset|supset|subseteq|dots"
@@ -33,6 +34,10 @@ _RATIO = re.compile(r"(\d+)/(\d+)|\\frac\{(\d+)\}\{(\d+)\}")
 _ARROW = re.compile(r"\\(?:(?:Long|long)?(?:left)?[rR]ightarrow|Leftrightarrow|implies|therefore|because)(?![a-zA-Z])")
 _NOT_EVALUATED = re.compile(r"\\(?:begin|setminus|cap|mid|forall|exists|mapsto|mathbb|emptyset)(?![a-zA-Z])|\\\{")
 _RADIANS = re.compile(r"\\(?:pi|a?r?c?(?:sin|cos|tan|cot|sec|csc))(?![a-zA-Z])")
+_NO_LETTERS = re.compile(r"\\(?:begin|end)\{[^{}]*\}|\\text\{[^{}]*\}|_\{[^{}]*\}|_.")
+_NO_VARIABLES = ("e", "i", "d", "\\circ", "\\prime", "\\Pr")
+_BINDING = re.compile(r"\\(?:sum|prod|int|lim)(?![a-zA-Z])")  # what binds a variable of its own
+_VARIABLE = re.compile(rf"[a-zA-Z']|{forms.GREEK}")
 _LETTER = re.compile(r"\\[a-zA-Z]+|(?<![a-zA-Z\\])[a-zA-Z]|(?<=[a-zA-Z])[a-zA-Z]|'")
 Tolerance = float | Sequence[float]
 
@@ -44,7 +49,7 @@ def equivalent(answer: str, truth: str, tolerance: Tolerance = 0.0, options: Seq
     `options` are the texts of a multiple-choice question, A first. This may run for as long as sympy likes: call it
     only in a process that can be killed.
     """
-    if _SIMPLE.fullmatch(answer) and _SIMPLE.fullmatch(truth):
+    if are_numbers(answer, truth):
         return bool(_Comparison(tolerance, truth).same_scalar(answer, truth))
     plain, gold = undressed(answer), undressed(truth)
     if not plain or not gold:
@@ -58,8 +63,15 @@ def equivalent(answer: str, truth: str, tolerance: Tolerance = 0.0, options: Seq
     return comparison.same(plain, gold) if decided is None else decided
 
 
+def are_numbers(answer: str, truth: str) -> bool:
+    """Whether both are plain numbers as they stand, which nothing more needs to be known of."""
+    return read_number(answer) is not None and read_number(truth) is not None
+
+
 def is_list(truth: str) -> bool:
     """Whether a ground truth is several values, so that several boxes of a response are the answer."""
+    if read_number(truth) is not None:
+        return False
     gold = undressed(truth)
     found = forms.shape(gold) or forms.shape(forms.split_name(gold)[1])
     is_bare = isinstance(found, Items) and found.opening in ("", "\\{")
@@ -111,6 +123,8 @@ class _Comparison:
         if left is not None and right is not None:
             slack = Fraction(tolerance) * Fraction(1_000_000_001, 1_000_000_000)  # a stated 0.1 is no exact tenth
             return left.equals(right) or (tolerance > 0 and abs(left.value - right.value) <= slack)
+        if _has_lone_letter(plain, gold) or _has_lone_letter(gold, plain):
+            return False
         if _NOT_EVALUATED.search(plain) or _NOT_EVALUATED.search(gold):
             return None
         if ("^\\circ" in gold) != ("^\\circ" in plain) and not _RADIANS.search(plain + gold):  # 90 - a for 90° - a
@@ -210,8 +224,20 @@ def _math_verify(plain: str, gold: str) -> bool:
     return bool(verify(right, left, timeout_seconds=None))
 
 
+def _has_lone_letter(text: str, other: str) -> bool:
+    """Whether a variable stands once in one answer and not at all in the other: it cannot cancel out."""
+    if _BINDING.search(text):
+        return False
+    counts, known = Counter(_variables(text)), set(_variables(other))
+    return any(count == 1 and name not in known for name, count in counts.items())
+
+
 def _letters(text: str) -> set[str]:
-    """Variables of an answer: single letters and Greek ones, with primes."""
-    names = _LETTER.findall(re.sub(r"\\(?:begin|end)\{[^{}]*\}|\\text\{[^{}]*\}", " ", text))
-    is_variable = re.compile(rf"[a-zA-Z']|{forms.GREEK}").fullmatch
-    return {name for name in names if is_variable(name)} - {"e", "i", "d"}
+    return set(_variables(text))
+
+
+@lru_cache(maxsize=512)
+def _variables(text: str) -> tuple[str, ...]:
+    """Variables of an answer where they stand: single letters and Greek ones, with primes."""
+    names = _LETTER.findall(_NO_LETTERS.sub(" ", text))
+    return tuple(name for name in names if _VARIABLE.fullmatch(name) and name not in _NO_VARIABLES)
