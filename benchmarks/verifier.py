@@ -15,7 +15,8 @@ from benchmarks.common import finish, median
 from mel_ray.rewards.extract import last_boxed
 from mel_ray.rewards.verifier import Verifier, VerifierSettings
 
-# Answers and truths for any n and m: each judgement is of other numbers, so that no verifier profits from repetition.
+# Answers and truths for any n and m: by default each judgement is of other numbers, so that no verifier
+# profits from repetition.
 EXPRESSIONS: list[Callable[[int, int], tuple[str, str]]] = [
     lambda n, m: (f"(x+{n})^2+{m}", f"x^2+{2 * n}x+{n * n + m}"),
     lambda n, m: (rf"{n}\sqrt{{{m}}}", rf"\sqrt{{{n * n * m}}}"),
@@ -35,22 +36,26 @@ Pair = tuple[str, str]
 WARM = 100  # judgements of each contender before its time is taken
 
 
-def mix(count: int, hostile_share: float = 0.0) -> list[Pair]:
-    """Responses and ground truths."""
-    rng, pairs = Random(3), []
+def mix(count: int, hostile_share: float = 0.0, repeat: bool = False) -> list[Pair]:
+    """Responses and ground truths; with a hostile share, the same ones but for the hostile.
+
+    With `repeat`, the expressions are few and come back, as the answers to one question do.
+    """
+    rng, chance, pairs = Random(3), Random(4), []
     for _ in range(count):
-        if rng.random() < hostile_share:
-            pairs.append((f"So \\boxed{{{rng.choice(HOSTILE)}}}", "7"))
-        elif rng.random() < 0.9:
+        if rng.random() < 0.9:
             a, b = rng.randint(-999, 9999), rng.choice([0, 0, 1])
             shown = rng.choice([f"{a}", f"{a}.0", f"\\frac{{{2 * a}}}{{2}}"])
             pairs.append((f"Hence the answer is \\boxed{{{shown}}}.", str(a + b)))
         else:
-            answer, truth = rng.choice(EXPRESSIONS)(rng.randint(2, 99), rng.randint(2, 99))
+            numbers = (3, 7) if repeat else (rng.randint(2, 99), rng.randint(2, 99))
+            answer, truth = rng.choice(EXPRESSIONS)(*numbers)
             if rng.random() < 1 / 3:
-                _, truth = rng.choice(EXPRESSIONS)(rng.randint(100, 999), rng.randint(100, 999))
+                _, truth = rng.choice(EXPRESSIONS)(*(number + 100 for number in numbers))
             pairs.append((f"Hence the answer is \\boxed{{{answer}}}.", truth))
-    return pairs
+    hostile = [chance.random() < hostile_share for _ in pairs]
+    said = [f"So \\boxed{{{chance.choice(HOSTILE)}}}" for _ in pairs]
+    return [(one, "7") if is_hostile else pair for one, is_hostile, pair in zip(said, hostile, pairs, strict=True)]
 
 
 def direct(pairs: Sequence[Pair], timeout: int | None) -> None:
@@ -97,9 +102,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=4000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--repeat", action="store_true", help="few expressions that come back, not new ones each time")
     parser.add_argument("--deadline", type=float, default=2.0)
     arguments = parser.parse_args()
-    clean, dirty = mix(arguments.count), mix(arguments.count, 0.01)
+    clean = mix(arguments.count, repeat=arguments.repeat)
+    dirty = mix(arguments.count, 0.01, arguments.repeat)
     hostile = sum(any(h in response for h in HOSTILE) for response, _ in dirty)
     contenders: dict[str, Callable[[], float]] = {
         "mel_ray": lambda: ours(clean, arguments.deadline),
@@ -121,6 +128,7 @@ def main() -> None:
         | {
             "speedup_over_direct": rates["mel_ray"] / rates["math_verify"],
             "speedup_over_timeout": rates["mel_ray"] / rates["math_verify_with_timeout"],
+            "repeat": arguments.repeat,
             "hostile": hostile,
             "hostile_throughput_share": arguments.count / dirty_seconds / rates["mel_ray"],
             "deadline_s": arguments.deadline,

@@ -14,10 +14,11 @@ from typing import Any
 from mel_ray.rewards.numbers import read_number
 
 DIGITS = 250
-AGREE = 1e-180  # relative, between exact expressions
+POINT_DIGITS = 90  # where variables are set
+AGREE, POINTS_AGREE = 1e-180, 1e-70  # relative, between exact expressions
 NOTHING = 1e-200  # what is left of a zero at a point
 MAX_OPERATIONS = 200  # of an expression in which variables may cancel
-MIN_POINTS, ENOUGH_POINTS = 3, 8
+MIN_POINTS, ENOUGH_POINTS = 3, 5
 # Where variables are set: fractions, integers (for what is defined there alone), and negative values.
 _POINTS = ("1.3717", "-1.7320", "5", "0.4142", "-2", "2.6131", "7", "-0.3183", "3", "0.6180", "11", "0.1592", "13", "2",
            "19.3770", "-3.4142")  # fmt: skip
@@ -112,7 +113,7 @@ def same_value(answer: str, truth: str, tolerance: float = 0.0) -> bool | None:
         return False
     valid = 0
     for first, second in _at_points(left, right, symbols, not is_complex):
-        if not _agree(first, second) and abs(first - second) > NOTHING:
+        if not _agree(first, second, POINTS_AGREE) and abs(first - second) > NOTHING:
             return False
         valid += 1
         if valid == ENOUGH_POINTS:
@@ -151,7 +152,7 @@ def proportional(answer: str, truth: str) -> bool | None:
         ]
     if len(ratios) < MIN_POINTS:
         return None
-    return all(_agree(ratio, ratios[0]) for ratio in ratios)
+    return all(_agree(ratio, ratios[0], POINTS_AGREE) for ratio in ratios)
 
 
 def _slack(plain: str) -> float:
@@ -196,7 +197,7 @@ def _number_at(expression: Any, values: dict[Any, Any], exactly: bool) -> Any:
     """The value where the variables are set; integers `exactly`, so that a pole is one."""
     if not exactly:
         with suppress(TypeError, ValueError, AttributeError, NotImplementedError, ZeroDivisionError, OverflowError):
-            value = expression.evalf(DIGITS, subs=values, maxn=3 * DIGITS)
+            value = expression.evalf(POINT_DIGITS, subs=values, maxn=3 * DIGITS)
             if value.is_number and not value.free_symbols:
                 return _number(value)
     return _number(expression.subs(values))
@@ -243,6 +244,6 @@ def _offset(number: int, index: int) -> Any:
     return -size if is_negative else size
 
 
-def _agree(first: Any, second: Any) -> bool:
+def _agree(first: Any, second: Any, share: float = AGREE) -> bool:
     """Equal to many digits, however small or large both are."""
-    return bool(first == second or abs(first - second) <= AGREE * max(abs(first), abs(second)))
+    return bool(first == second or abs(first - second) <= share * max(abs(first), abs(second)))
