@@ -8,8 +8,8 @@ from typing import Any
 def options_of(value: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(labels, texts), in the order of the labels; a list of texts is labelled A, B, C and so on.
 
-    Read are a list of texts, an object from label to text, a list of objects with `label` and `text`, and an object
-    with a list of each.
+    The options may be a list of texts, an object from label to text, a list of objects with `label` and `text`, or an
+    object with a list of each.
 
     Raises:
         ValueError: it is something else, or there are more options than letters.
