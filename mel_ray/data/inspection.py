@@ -134,7 +134,7 @@ def text(found: Inspection) -> str:
     lines = [
         f"rows {found.rows}, questions {len(found.questions)}, repeated {found.repeated}",
         *found.notes,
-        *(f"  {one.place}: {one.reason}{one.detail}" for one in found.dropped[:SHOWN]),
+        *(f"  {one.place}: {one.reason}{one.detail}" for one in found.dropped[:SHOWN] if one.detail),
         *(f"  {' and '.join(one.answers)}: {_line(one.text, 200)}" for one in found.conflicts[:SHOWN]),
         f"prompt {found.lengths.unit} ({found.lengths.how}): median {quantile(values, 0.5)}, "
         f"95% {quantile(values, 0.95)}, longest {max(values)}"
