@@ -102,6 +102,7 @@ def same_value(answer: str, truth: str, tolerance: float = 0.0) -> bool | None:
     left, right = parsed(answer, is_complex), parsed(truth, is_complex)
     if not isinstance(left, Expr) or not isinstance(right, Expr):
         return None
+    left, right = _summed(left), _summed(right)
     if left.has(*_not_finite()) or right.has(*_not_finite()):
         return left == right and left in (oo, -oo)  # infinity is infinity, and nothing is computed with it
     if left == right:
@@ -119,6 +120,13 @@ def same_value(answer: str, truth: str, tolerance: float = 0.0) -> bool | None:
         if valid == ENOUGH_POINTS:
             return True
     return True if valid >= MIN_POINTS else None
+
+
+def _summed(expression: Any) -> Any:
+    """With sums, products, integrals and limits carried out where they have a closed form."""
+    from sympy import Integral, Limit, Product, Sum
+
+    return expression.doit() if expression.has(Integral, Limit, Product, Sum) else expression
 
 
 def _is_zero(difference: Any) -> bool:
@@ -174,11 +182,8 @@ def _same_number(left: Any, right: Any, slack: float) -> bool | None:
 def _number(expression: Any) -> Any:
     """An mpmath number, or None where the expression has no finite value."""
     from mpmath import mpc
-    from sympy import Integral, Limit, Product, Sum
 
     try:
-        if expression.has(Integral, Limit, Product, Sum):
-            expression = expression.doit()
         value = expression.evalf(DIGITS, maxn=3 * DIGITS)
         if not value.is_number or value.has(*_not_finite()):
             value = expression.doit().evalf(DIGITS, maxn=3 * DIGITS)

@@ -10,9 +10,9 @@ from mel_ray.config.checks import find_problems
 from mel_ray.config.load import compose_config
 from mel_ray.config.schema import SourceConfig
 from mel_ray.data.datasets import load
-from mel_ray.data.golds import same_form
 from mel_ray.records.problem import ConfigError
 from mel_ray.records.question import Message
+from mel_ray.rewards.registry import plain_form
 from tests.unit.public_data import public
 
 
@@ -217,4 +217,4 @@ def test_public_math_solutions_hold_their_answers():
         answer_in_box=True,
     )  # fmt: skip
     found = load(source).questions
-    assert all(same_form(one.truth.answer) == same_form(one.columns["answer"]) for one in found)
+    assert all(plain_form(one.truth.answer) == plain_form(one.columns["answer"]) for one in found)
