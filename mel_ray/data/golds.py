@@ -32,9 +32,22 @@ def truth_of(row: Mapping[str, Any], source: SourceConfig) -> Truth:
             raise WrongKindError(str(error)) from error
         letters = {label: chr(ord("A") + place) for place, label in enumerate(labels)}
         found = [letters.get(answer, answer) for answer in found]
+        _check_choices(found, options)
     is_list = source.answers == "all"
     answer, *others = [", ".join(found)] if is_list else found
     return Truth(answer, alternatives=tuple(others), tolerance=_tolerance(row, source), options=options)
+
+
+def _check_choices(answers: Sequence[str], options: Sequence[str]) -> None:
+    """
+    Raises:
+        MissingError: an answer is neither a letter nor the text of an option; an index, say.
+    """
+    letters = [chr(ord("A") + place) for place in range(len(options))]
+    known = {plain_form(one) for one in (*options, *letters, *(f"({letter})" for letter in letters))}
+    for answer in answers:
+        if plain_form(answer) not in known:
+            raise MissingError(f"no answer: '{answer[:40]}' is none of the options")
 
 
 def _answers(row: Mapping[str, Any], source: SourceConfig) -> list[str]:

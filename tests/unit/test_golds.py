@@ -144,6 +144,21 @@ def test_options_in_every_form(options):
     assert found == Truth("C", options=("red", "green", "blue"))
 
 
+@pytest.mark.parametrize("answer", ["C", "(C)", "blue", "$blue$"])
+def test_an_answer_is_a_letter_or_the_text_of_an_option(answer):
+    assert truth({"answer": answer, "choices": ["red", "green", "blue"]}, options="choices").answer in (
+        "C",
+        "(C)",
+        "blue",
+    )
+
+
+@pytest.mark.parametrize("answer", ["2", "D", "yellow"])
+def test_an_answer_that_is_none_of_the_options_leaves_the_row_out(answer):
+    with pytest.raises(MissingError, match="is none of the options"):
+        truth({"answer": answer, "choices": ["red", "green", "blue"]}, options="choices")
+
+
 @pytest.mark.parametrize("options", ["red", ["red"], ["red", True], ["a"] * 27, [{"label": "A", "text": "a"}] * 2, 3])
 def test_options_that_are_none_are_errors(options):
     with pytest.raises(WrongKindError):
