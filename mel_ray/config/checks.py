@@ -148,6 +148,9 @@ def _mel(config: Config) -> Iterator[Problem]:
 def _prompts(config: Config) -> Iterator[Problem]:
     if why := template_problem(config.data.prompt, "question"):
         yield Problem("data.prompt", config.data.prompt, why, "use only {{ question }}")
+    elif "question" not in config.data.prompt:
+        why = "it does not hold the question, so all prompts would be the same"
+        yield Problem("data.prompt", config.data.prompt, why, "put {{ question }} where it belongs")
     sources: list[tuple[str, SourceConfig]] = [(config.data.source_key(one), one) for one in config.data.sources]
     sources += [(f"eval.benchmarks[{b.name}]", b.source) for b in config.eval.benchmarks]
     for path, source in sources:
