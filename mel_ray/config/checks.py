@@ -20,6 +20,7 @@ def find_problems(config: Config) -> list[Problem]:
     return [
         *_run(config),
         *_batch(config),
+        *_reward(config),
         *_algorithm(config),
         *_context(config),
         *_mel(config),
@@ -47,6 +48,11 @@ def _run(config: Config) -> Iterator[Problem]:
     elif len(name) > NAME_LENGTH or len(name.encode()) > NAME_BYTES:
         why = f"a run's name has at most {NAME_LENGTH} characters and {NAME_BYTES} bytes"
         yield Problem("run.name", f"{shown[:20]}...", why, "shorten it")
+
+
+def _reward(config: Config) -> Iterator[Problem]:
+    if not config.reward.extract and config.reward.function is None:
+        yield Problem("reward.extract", [], "without a rule no answer is ever found", "name at least one, e.g. [boxed]")
 
 
 def _batch(config: Config) -> Iterator[Problem]:

@@ -8,6 +8,7 @@ from mel_ray.config.schema import DataConfig, TrainSourceConfig
 from mel_ray.config.templates import template_problem
 from mel_ray.records.problem import Problem
 
+_OF_THE_WORLD = {"kind", "split", "count", "phrasings", "seed"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -22,6 +23,10 @@ def find_source_problems(data: DataConfig) -> Iterator[Problem]:
             yield Problem(f"{path}.name", ascii(source.name), why, "rename it")
         if source.prompt is not None and (malformed := template_problem(source.prompt, "question")):
             yield Problem(f"{path}.prompt", source.prompt, malformed, "use only {{ question }}")
+        is_of_the_world = _OF_THE_WORLD & source.model_fields_set
+        if isinstance(data.train, tuple) and source.path is None and not is_of_the_world:
+            why = "a source of a list needs files"
+            yield Problem(f"{path}.path", None, why, "name them, or say kind: world for the embedded problems")
         yield from _pass_rates(source, path)
 
 

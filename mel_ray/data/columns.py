@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from functools import lru_cache
@@ -11,6 +12,8 @@ from jinja2 import StrictUndefined, Template, TemplateError, UndefinedError, met
 from jinja2.sandbox import SandboxedEnvironment
 
 from mel_ray.data.options import lettered
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class MissingError(Exception):
@@ -67,7 +70,7 @@ def from_json(value: Any) -> Any:
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         try:
             return json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return value
     return value
 
@@ -92,7 +95,9 @@ def as_text(value: Any, what: str) -> str:
     text = _plainly(value) if isinstance(value, float | Decimal) else str(value).strip()
     if not text:
         raise MissingError(f"no {what}")
-    return text
+    if not _LONE_SURROGATE.search(text):
+        return text
+    raise WrongKindError(f"the {what} holds half a character (a lone surrogate), which is no text")
 
 
 def _plainly(number: float | Decimal) -> str:

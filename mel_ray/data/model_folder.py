@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from mel_ray.records.problem import ConfigError, Problem
 
@@ -23,22 +24,35 @@ def locate_model(path: str) -> Path:
         raise _problem(path, "there is no such folder", "give an existing folder or a hub id")
     if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
         raise _problem(path, "it is an adapter alone, not a model", "merge it into its base model first")
-    try:
-        config = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise _problem(path, f"its config.json cannot be read ({error})", "give a complete model folder") from error
-    if not config.get("architectures"):
-        raise _problem(path, "its config.json names no architecture", "give a causal language model")
+    config = _object(path, folder / "config.json", "give a complete model folder")
+    names = config.get("architectures")
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise _problem(path, "its config.json has no list of architectures", "give a causal language model")
+    if not isinstance(config.get("vocab_size", 1), int):
+        raise _problem(path, "vocab_size in its config.json is not a number", "give a complete model folder")
     weights = [f for pattern in ("*.safetensors", "pytorch_model*.bin") for f in folder.glob(pattern)]
     if not weights or any(file.stat().st_size == 0 for file in weights):
         raise _problem(path, "it holds no weights (*.safetensors)", "give a complete model folder")
     for index in folder.glob("*.safetensors.index.json"):
-        shards = set(json.loads(index.read_text()).get("weight_map", {}).values())
-        if missing := sorted(shards - {file.name for file in weights}):
+        shards = _object(path, index, "copy the model again").get("weight_map")
+        if not isinstance(shards, dict):
+            raise _problem(path, f"{index.name} has no weight_map", "copy the model again")
+        if missing := sorted({str(shard) for shard in shards.values()} - {file.name for file in weights}):
             raise _problem(path, f"it lacks {', '.join(missing)}", "copy the model again")
     for file in folder.glob("*.safetensors"):
         _check_safetensors(path, file)
     return folder.resolve()
+
+
+def _object(path: str, file: Path, remedy: str) -> dict[str, Any]:
+    """The JSON object in a file of the folder."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _problem(path, f"its {file.name} cannot be read ({error})", remedy) from error
+    if not isinstance(found, dict):
+        raise _problem(path, f"its {file.name} does not hold an object", remedy)
+    return found
 
 
 def _check_safetensors(path: str, file: Path) -> None:
@@ -63,11 +77,7 @@ def _from_hub(path: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(
-            snapshot_download(
-                path, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model*", "*.tiktoken"]
-            )
-        )
+        return Path(snapshot_download(path, allow_patterns=FILES))
     except Exception as error:  # the hub client raises a dozen kinds, which all mean: not available
         why = f"neither a local folder nor available from the hub ({type(error).__name__})"
         raise _problem(path, why, "check the name and the network, or give a local folder") from error

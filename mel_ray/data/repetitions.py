@@ -41,7 +41,7 @@ def settle(rows: Iterable[Question], source: SourceConfig, path: str) -> Settled
     entries: list[tuple[Question, dict[object, Question]]] = []
     count = 0
     for count, row in enumerate(rows, 1):  # noqa: B007
-        group = groups.setdefault(_asked(row), {})
+        group = groups.setdefault(asked(row), {})
         is_repeat = group.setdefault(_answered(row), row) is not row
         if not (is_repeat and source.deduplicate):
             entries.append((row, group))
@@ -59,7 +59,8 @@ def settle(rows: Iterable[Question], source: SourceConfig, path: str) -> Settled
     return Settled(tuple(kept), count - len(entries), count, conflicts)
 
 
-def _asked(question: Question) -> object:
+def asked(question: Question) -> object:
+    """Equal for questions that ask the same, options included."""
     return question.context, " ".join(question.text.split()), question.truth.options
 
 

@@ -61,7 +61,20 @@ def load_tokenizer(folder: Path, path: str) -> TokenizerFolder:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    """The object in a file of a model's folder; an empty one if there is no such file.
+
+    Raises:
+        ValueError: the file holds no JSON object; a sentence that names it.
+    """
+    if not file.exists():
+        return {}
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file.name} is damaged: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{file.name} does not hold an object")
+    return found
 
 
 def _missing(folder: Path, path: str) -> Problem:
@@ -121,5 +134,9 @@ def _prefix_ids(tokenizer: Tokenizer, bos_token: str | None, adds_bos: bool) -> 
 def _end_ids(folder: Path) -> tuple[int, ...]:
     """Of generation_config.json; a model without one has them in config.json."""
     file = folder / "generation_config.json"
-    end = read_json(file if file.exists() else folder / "config.json").get("eos_token_id")
-    return tuple(token for token in (end if isinstance(end, list) else [end]) if token is not None)
+    file = file if file.exists() else folder / "config.json"
+    end = read_json(file).get("eos_token_id")
+    ids = [token for token in (end if isinstance(end, list) else [end]) if token is not None]
+    if not all(type(token) is int for token in ids):
+        raise ValueError(f"eos_token_id in {file.name} is not a number or a list of numbers")
+    return tuple(ids)

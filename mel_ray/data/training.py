@@ -9,6 +9,7 @@ from mel_ray.data.datasets import load
 from mel_ray.data.interleave import Turns
 from mel_ray.data.pass_rate_file import within_band
 from mel_ray.data.prompts import Rendered, usable_prompts
+from mel_ray.data.repetitions import asked
 from mel_ray.records.problem import ConfigError, Problem
 from mel_ray.records.question import Question
 from mel_ray.rewards.registry import plain_form
@@ -39,10 +40,10 @@ class Seen:
         kept, repeated, contradicted = [], 0, []
         own: dict[object, Question] = {}
         for question in questions:
-            earlier = self._first.get(_asked(question))
+            earlier = self._first.get(asked(question))
             if earlier is None:
                 kept.append(question)
-                own.setdefault(_asked(question), question)
+                own.setdefault(asked(question), question)
                 continue
             repeated += 1
             if plain_form(earlier.truth.answer) != plain_form(question.truth.answer):
@@ -55,10 +56,6 @@ class Seen:
         self._first |= own
         others = f", {len(contradicted)} of them with another answer" if contradicted else ""
         return kept, _count(repeated, f"an earlier source has the same{others}")
-
-
-def _asked(question: Question) -> object:
-    return question.context, " ".join(question.text.split())
 
 
 def load_training(config: Config, tokenizer: ChatTokenizer) -> tuple[TrainSource, ...]:

@@ -47,5 +47,6 @@ class Question:
 
     def __post_init__(self) -> None:
         if not self.question_id:
-            asked = "\x1f".join([*(f"{one.role}\x1e{one.content}" for one in self.context), self.text])
+            before = (f"{one.role}\x1e{one.content}" for one in self.context)
+            asked = "\x1f".join([*before, self.text, *self.truth.options])
             object.__setattr__(self, "question_id", blake2b(asked.encode(), digest_size=8).hexdigest())

@@ -114,17 +114,30 @@ def test_a_list_and_a_key_of_one_source_do_not_go_together():
 @pytest.mark.parametrize(
     ("entries", "told"),
     [
-        ("{name: a}, {name: b}, {name: a}", "data.train=a: 2 sources have this name."),
+        (
+            "{count: 9, name: a}, {count: 9, name: b}, {count: 9, name: a}",
+            "data.train=a: 2 sources have this name.",
+        ),
         ("{count: 3}, {count: 4}", "data.train=train: 2 sources have this name."),
-        ("{name: a/b}, {name: c}", "data.train[a/b].name='a/b': the name stands in metrics"),
-        ("{name: ''}, {name: c}", "data.train[].name='': the name stands in metrics"),
-        ("{name: 'größe'}, {name: c}", "the name stands in metrics"),
-        ("{name: a, prompt: '{{ q }}'}", "data.train[a].prompt={{ q }}: UndefinedError: 'q' is undefined."),
-        ("{name: a, answer_pattern: '####'}", "data.train[a].answer_pattern=####: it has no group."),
-        ("{name: a, pass_rate: [0.9, 0.1], pass_rate_file: f}", "data.train[a].pass_rate=[0.9, 0.1]: a band goes"),
-        ("{name: a, pass_rate: [0, 1.5], pass_rate_file: f}", "data.train[a].pass_rate=[0.0, 1.5]: a band goes"),
-        ("{name: a, pass_rate: [0, 1]}", "data.train[a].pass_rate_file: the pass rates are not known."),
-        ("{name: a, pass_rate_file: f}", "data.train[a].pass_rate_file=f: it is used for a band"),
+        ("{count: 9, name: a/b}, {count: 9, name: c}", "data.train[a/b].name='a/b': the name stands in metrics"),
+        ("{count: 9, name: ''}, {count: 9, name: c}", "data.train[].name='': the name stands in metrics"),
+        ("{count: 9, name: 'größe'}, {count: 9, name: c}", "the name stands in metrics"),
+        (
+            "{count: 9, name: a, prompt: '{{ q }}'}",
+            "data.train[a].prompt={{ q }}: UndefinedError: 'q' is undefined.",
+        ),
+        ("{count: 9, name: a, answer_pattern: '####'}", "data.train[a].answer_pattern=####: it has no group."),
+        (
+            "{count: 9, name: a, pass_rate: [0.9, 0.1], pass_rate_file: f}",
+            "data.train[a].pass_rate=[0.9, 0.1]: a band goes",
+        ),
+        (
+            "{count: 9, name: a, pass_rate: [0, 1.5], pass_rate_file: f}",
+            "data.train[a].pass_rate=[0.0, 1.5]: a band goes",
+        ),
+        ("{kind: world, name: a, pass_rate: [0, 1]}", "data.train[a].pass_rate_file: the pass rates are not known."),
+        ("{kind: world, name: a, pass_rate_file: f}", "data.train[a].pass_rate_file=f: it is used for a band"),
+        ("{name: a, weight: 2}", "data.train[a].path: a source of a list needs files. Name them, or say kind: world"),
     ],
 )
 def test_what_is_wrong_with_sources_is_one_sentence(entries, told):
