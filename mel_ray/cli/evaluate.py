@@ -17,7 +17,7 @@ from mel_ray.config.schema import Config
 from mel_ray.config.templates import CONF_DIR
 from mel_ray.data.prepare import Prepared
 from mel_ray.evaluation.table import Evaluation, comparison_text, table_text
-from mel_ray.records.problem import ConfigError, Problem
+from mel_ray.records.problem import ConfigError, Problem, counted
 from mel_ray.run.folder import fresh_name, write_json
 
 HELP = f"""\
@@ -153,7 +153,10 @@ async def ask_all(jobs: Sequence[Job], output: Path) -> list[Evaluation]:
                 done.append(
                     Evaluation(job.label, benchmark.name, tuple(results), settings.samples, settings.ks, seconds)
                 )
-                print(f"{job.label} on {benchmark.name}: {len(results)} questions in {seconds:.1f} s", flush=True)
+                print(
+                    f"{job.label} on {benchmark.name}: {counted(len(results), 'question')} in {seconds:.1f} s",
+                    flush=True,
+                )
             pools.kill()
     return done
 

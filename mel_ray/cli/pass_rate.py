@@ -15,6 +15,7 @@ from mel_ray.data.pass_rate_file import Measured, PassRateFile
 from mel_ray.data.prepare import Prepared
 from mel_ray.evaluation.pass_rates import histogram_text, measure
 from mel_ray.records.evaluation import PassRate
+from mel_ray.records.problem import counted
 from mel_ray.records.row import Row
 from mel_ray.records.trajectory import Prompt
 
@@ -91,7 +92,8 @@ def _measure(
             asyncio.run(_ask(config, prepared, missing, samples, file, progress))
     except (KeyboardInterrupt, asyncio.CancelledError):
         done = len(file.known) - before
-        sentence = f"mel_ray interrupted after {done} of {len(missing)} questions; the same command goes on from there"
+        count = f"{done} of {counted(len(missing), 'question')}"
+        sentence = f"mel_ray interrupted after {count}; the same command goes on from there"
         raise Ended(INTERRUPTED, sentence) from None
     except BaseException as error:
         raise failed(error, "measuring stopped", log) from error
@@ -130,7 +132,7 @@ class _Progress:
 
     def __enter__(self) -> None:
         kept = f", {self._done} of them measured before" if self._done else ""
-        print(f"{self._of} questions{kept}; starting the engines", flush=True)
+        print(f"{counted(self._of, 'question')}{kept}; starting the engines", flush=True)
 
     def __exit__(self, *_: object) -> None:
         if self._bar.console.is_terminal:
@@ -145,4 +147,4 @@ class _Progress:
         self._bar.advance(self._task)
         if not self._bar.console.is_terminal and 10 * self._done // self._of > self._told:
             self._told = 10 * self._done // self._of
-            print(f"{self._done}/{self._of} questions", flush=True)
+            print(f"{self._done}/{counted(self._of, 'question')}", flush=True)

@@ -1,15 +1,14 @@
 """The lines that `mel score` judges: a response, what it is judged against, and the rules that find its answer."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from mel_ray.data.columns import MissingError, as_text
+from mel_ray.data.columns import MissingError, from_json
 from mel_ray.data.formats import read_records
-from mel_ray.data.options import options_of
+from mel_ray.data.golds import answers_in, options_in, shown, tolerance_in
 from mel_ray.records.question import Question, Truth
 from mel_ray.rewards.registry import RULES
 
@@ -46,7 +45,7 @@ def read_lines(file: Path, defaults: Defaults) -> list[Line]:
     """
     lines = []
     try:
-        for record in read_records(file, {"response", "answer"}):
+        for record in read_records(file, {"response"}):
             try:
                 lines.append(_line(record.place, record.columns, defaults))
             except (ValueError, MissingError) as error:
@@ -72,7 +71,7 @@ def rules_of(given: Any) -> tuple[str, ...]:
     """
     names = given.split(",") if isinstance(given, str) else given
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"the extraction rules are {_shown(given)}, neither a list nor a comma-separated text")
+        raise ValueError(f"the extraction rules are {shown(given)}, neither a list nor a comma-separated text")
     rules = tuple(name.strip() for name in names)
     if unknown := [rule for rule in rules if rule not in RULES]:
         raise ValueError(f"there is no rule '{unknown[0]}'; there are: {', '.join(RULES)}")
@@ -82,17 +81,16 @@ def rules_of(given: Any) -> tuple[str, ...]:
 
 
 def _line(place: str, row: Mapping[str, Any], defaults: Defaults) -> Line:
-    if missing := [column for column in ("response", "answer") if column not in row]:
+    needed = ("response", "answer") if defaults.needs_answer else ("response",)
+    if missing := [column for column in needed if column not in row]:
         raise ValueError(f"it lacks '{missing[0]}'; it has: {', '.join(map(str, row)) or 'nothing'}")
     response = row["response"]
     if not isinstance(response, str | int | float) or isinstance(response, bool):
-        raise ValueError(f"the response is {_shown(response)}, not a text")
-    answers = _answers(row["answer"], "answer", defaults.needs_answer)
-    others = _answers(row["alternatives"], "alternatives") if _says(row, "alternatives") else ()
-    if defaults.answers == "all":
-        answers = (", ".join(answers),)
-    truth = Truth(answers[0], (*answers[1:], *others), _tolerance(row), _options(row))
-    rules = rules_of(row["extract"]) if _says(row, "extract") else defaults.rules
+        raise ValueError(f"the response is {shown(response)}, not a text")
+    answers = _answers(row, defaults)
+    others = answers_in(row["alternatives"], "alternatives") if _says(row, "alternatives") else []
+    truth = Truth(answers[0], (*answers[1:], *others), tolerance_in(row.get("tolerance")), _options(row))
+    rules = rules_of(from_json(row["extract"])) if _says(row, "extract") else defaults.rules
     return Line(place, str(response), Question(str(row.get("question") or ""), truth, columns=row), rules)
 
 
@@ -101,45 +99,20 @@ def _says(row: Mapping[str, Any], column: str) -> bool:
     return row.get(column) not in (None, "")
 
 
-def _answers(given: Any, what: str, is_needed: bool = True) -> tuple[str, ...]:
-    several = given if isinstance(given, list) else [given]
+def _answers(row: Mapping[str, Any], defaults: Defaults) -> list[str]:
     try:
-        found = tuple(as_text(one, what) for one in several)
+        answers = answers_in(row.get("answer"), "answer")
     except MissingError:
-        if is_needed:
+        if defaults.needs_answer:
             raise
-        return ("",)
-    if not found:
-        raise ValueError(f"the {what} is an empty list")
-    return found
-
-
-def _tolerance(row: Mapping[str, Any]) -> float | tuple[float, ...]:
-    """One tolerance, or a list with one for each item of the answer."""
-    if not _says(row, "tolerance"):
-        return 0.0
-    given = row["tolerance"]
-    several = given if isinstance(given, list) else [given]
-    try:
-        tolerances = tuple(math.nan if isinstance(one, bool) else float(one) for one in several)
-    except (TypeError, ValueError):
-        tolerances = (math.nan,)
-    if not tolerances or not all(0 <= one < math.inf for one in tolerances):
-        raise ValueError(f"the tolerance is {_shown(given)}, not a number of at least 0")
-    return tolerances[0] if len(tolerances) == 1 else tolerances
+        return [""]
+    return [", ".join(answers)] if defaults.answers == "all" else answers
 
 
 def _options(row: Mapping[str, Any]) -> tuple[str, ...]:
     if not _says(row, "options"):
         return ()
-    try:
-        labels, texts = options_of(row["options"])
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"the options are {_shown(row['options'])}, neither a list nor letters with texts") from error
+    labels, texts = options_in(row["options"])
     if [label.upper() for label in labels] != list(ascii_uppercase[: len(labels)]):
         raise ValueError(f"the options are labelled {', '.join(labels)}; they must be A, B, C and so on")
     return texts
-
-
-def _shown(value: Any) -> str:
-    return f"{value!r:.60}" if isinstance(value, str) else f"{value!s:.60}"

@@ -1,6 +1,5 @@
 """`eval.benchmarks` as it is written: names of conf/benchmark/, name=path for a file of one's own, or full entries."""
 
-import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from mel_ray.config.names import did_you_mean, entry_key, name_and_path
 from mel_ray.records.problem import ConfigError, Problem
 
 KEY = "eval.benchmarks"
@@ -31,8 +31,8 @@ def expand_benchmarks(values: dict[str, Any], conf_dir: Path) -> None:
     """
     section = values.get("eval")
     if not isinstance(section, dict):
-        raise ConfigError([Problem("eval", section, "this is a group of keys", "set eval.every and so on")])
-    entries = section.get("benchmarks") or []
+        return  # the schema says so
+    entries = [] if section.get("benchmarks") is None else section["benchmarks"]
     if not isinstance(entries, list):
         raise ConfigError([Problem(KEY, entries, "this is a list", f"write {KEY}=[{entries}]")])
     shipped = {file.stem: file for file in sorted((conf_dir / "benchmark").glob("*.yaml"))}
@@ -42,14 +42,20 @@ def expand_benchmarks(values: dict[str, Any], conf_dir: Path) -> None:
 def _expanded(entry: Any, shipped: Mapping[str, Path]) -> dict[str, Any]:
     if isinstance(entry, dict):
         return _full(entry, shipped)
-    name, equals, path = str(entry).partition("=")
-    if equals and name.strip() and path.strip():
-        return {"name": name.strip(), "source": {"kind": "table", "path": path.strip()}}
-    return {"name": entry, "source": _source_of(entry, shipped)}
+    if isinstance(entry, list):
+        raise ConfigError([Problem(KEY, entry, "a list cannot be an entry", "put all entries into one list")])
+    if "=" not in str(entry):
+        return {"name": entry, "source": _source_of(entry, shipped)}
+    name, path = name_and_path(str(entry))
+    if not path:
+        raise ConfigError([Problem(KEY, entry, "this entry has no path", f"write {name}=my.jsonl")])
+    if str(entry).strip().startswith("="):
+        raise ConfigError([Problem(KEY, entry, "this entry has no name", f"write {name}={path}")])
+    return {"name": name, "source": {"kind": "table", "path": path}}
 
 
 def _source_of(name: Any, shipped: Mapping[str, Path]) -> dict[str, Any]:
-    if name not in shipped:
+    if not isinstance(name, str) or name not in shipped:
         raise ConfigError([Problem(KEY, name, _why_unknown(shipped), _remedy(str(name), list(shipped)))])
     source: dict[str, Any] = yaml.safe_load(shipped[name].read_text(encoding="utf-8"))
     return source
@@ -60,11 +66,7 @@ def _why_unknown(shipped: Mapping[str, Path]) -> str:
 
 
 def _remedy(name: str, known: list[str]) -> str:
-    if _IS_FILE.search(name):
-        stem = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(name).name.split(".")[0]).strip("_") or "mine"
-        return f"write {stem}={name}"
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"did you mean '{close[0]}'?" if close else ""
+    return f"write {'='.join(name_and_path(name))}" if _IS_FILE.search(name) else did_you_mean(name, known)
 
 
 def _full(entry: dict[str, Any], shipped: Mapping[str, Path]) -> dict[str, Any]:
@@ -75,8 +77,8 @@ def _full(entry: dict[str, Any], shipped: Mapping[str, Path]) -> dict[str, Any]:
     if name is None:
         raise ConfigError([Problem(KEY, entry, "this entry has no name", "write {name: mine, path: my.jsonl}")])
     if not isinstance(source, dict):
-        remedy = f"write {{name: {name}, path: {source}}}"
-        raise ConfigError([Problem(f"{KEY}[{name}].source", source, "this is a group of keys", remedy)])
+        remedy = f"write {{name: {name}, path: {source if isinstance(source, str) else 'my.jsonl'}}}"
+        raise ConfigError([Problem(f"{entry_key(KEY, name)}.source", source, "this is a section", remedy)])
     source = {**source, **beside}
     if "path" in source or "kind" in source or "split" in source:
         source = {"kind": "table", **source} if source.get("path") else source

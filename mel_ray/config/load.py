@@ -1,8 +1,7 @@
 """Hydra composes `conf/` over the schema's defaults, pydantic checks it; unknown keys are met with "did you mean"."""
 
-import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,11 @@ from pydantic import ValidationError
 
 from mel_ray.config.benchmark_lists import expand_benchmarks, quoted_entries
 from mel_ray.config.keys import all_keys, defaults, known_keys
+from mel_ray.config.names import did_you_mean
 from mel_ray.config.schema import Config
 from mel_ray.config.source_lists import below_train, refuse_keys_of_one_source, set_apart, with_sources
 from mel_ray.config.templates import CONF_DIR
+from mel_ray.config.wrong_values import ALL_KEYS, validation_problems
 from mel_ray.records.problem import ConfigError, Problem
 
 _RENAMED_OPTIONS = {"experiment=mel_paper": "experiment=paper_scale"}  # `preset=mel_paper` is another thing
@@ -35,15 +36,6 @@ def _groups(conf_dir: Path) -> dict[str, list[str]]:
         if file.parent != conf_dir:
             groups.setdefault(file.parent.relative_to(conf_dir).as_posix(), []).append(file.stem)
     return groups
-
-
-def _did_you_mean(word: str, known: Iterable[str], otherwise: str = "`mel keys` prints all keys") -> str:
-    known = list(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if not close:
-        last = word.rsplit(".", 1)[-1]
-        close = [key for key in known if key.rsplit(".", 1)[-1] == last][:1]
-    return f"did you mean '{close[0]}'?" if close else otherwise
 
 
 def _understood(overrides: Sequence[str]) -> list[str]:
@@ -79,7 +71,7 @@ def _override_problems(overrides: Sequence[str], conf_dir: Path) -> list[Problem
             continue
         name, given = override.key_or_group, text.partition("=")[2]
         if name not in keys and name not in groups and not _is_in_a_mapping(name):
-            problems.append(Problem(name, None, "there is no such key", _did_you_mean(name, [*keys, *groups])))
+            problems.append(Problem(name, None, "there is no such key", did_you_mean(name, [*keys, *groups], ALL_KEYS)))
         elif override.is_sweep_override():
             problems.append(
                 Problem(name, given, "the comma makes this several values", "put text in quotes, or a list in []")
@@ -98,37 +90,7 @@ def _option_problems(group: str, value: Any, options: Sequence[str]) -> Iterator
     for option in value if isinstance(value, list) else [value]:
         if option not in options:
             why = f"there is no such option; there are: {', '.join(options)}"
-            yield Problem(group, option, why, _did_you_mean(str(option), options, otherwise=""))
-
-
-def _remedy_of_unknown_key(loc: Sequence[str | int]) -> str:
-    """Within an entry of a list or mapping, only what may stand there is suggested."""
-    if loc[:2] == ("reward", "parts"):
-        loc = (*loc[:2], 0, *loc[3:])
-    if not any(isinstance(part, int) for part in loc):
-        return _did_you_mean(".".join(map(str, loc)), known_keys())
-    *above, last = (str(part) for part in loc if not isinstance(part, int))
-    paths = [key.path.replace("[]", "").split(".") for key in all_keys()]
-    return _did_you_mean(last, [path[-1] for path in paths if path[:-1] == above])
-
-
-def _validation_problems(error: ValidationError) -> list[Problem]:
-    problems = []
-    for detail in error.errors():
-        path = ".".join(map(str, detail["loc"]))
-        if detail["type"] == "extra_forbidden":
-            problems.append(Problem(path, None, "there is no such key", _remedy_of_unknown_key(detail["loc"])))
-        elif detail["type"] == "missing":
-            problems.append(Problem(path, None, "this key is required", "add it"))
-        elif detail["type"] == "model_type":
-            problems.append(Problem(path, detail["input"], "this is a section", "set the keys below it, one by one"))
-        elif detail["type"] == "no_such_name":
-            remedy = _did_you_mean(detail["input"], detail["ctx"]["names"], otherwise="")
-            problems.append(Problem(path, detail["input"], detail["msg"], remedy))
-        else:
-            remedy = f"write it as [{detail['input']}]" if detail["type"] in ("tuple_type", "list_type") else ""
-            problems.append(Problem(path, detail.get("input"), detail["msg"][0].lower() + detail["msg"][1:], remedy))
-    return problems
+            yield Problem(group, option, why, did_you_mean(str(option), options))
 
 
 def compose_config(overrides: Sequence[str] = (), conf_dir: Path = CONF_DIR) -> Config:
@@ -146,10 +108,18 @@ def compose_config(overrides: Sequence[str] = (), conf_dir: Path = CONF_DIR) -> 
     except MissingMandatoryValue as error:
         raise ConfigError([Problem(str(error.full_key), None, "this key is required", "add it")]) from error
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        why = " ".join(str(error).splitlines()[:2])
-        raise ConfigError([Problem("configuration", None, why)]) from error
+        raise ConfigError([_composition_problem(error)]) from error
     expand_benchmarks(values, conf_dir)
     return validate(values)
+
+
+def _composition_problem(error: Exception) -> Problem:
+    key, cause_key = getattr(error, "full_key", None), getattr(error.__cause__, "full_key", None)
+    if cause_key:  # Hydra cannot put a list where the files have a mapping, for example
+        remedy = f"`mel keys {cause_key}` prints what it takes"
+        return Problem(str(cause_key), None, "this value is of the wrong kind", remedy)
+    lines = str(error).splitlines()
+    return Problem(str(key), None, lines[0]) if key else Problem("configuration", None, " ".join(lines[:2]))
 
 
 def _composed(overrides: Sequence[str], conf_dir: Path) -> DictConfig:
@@ -232,7 +202,7 @@ def validate(values: Any) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_validation_problems(error)) from error
+        raise ConfigError(validation_problems(error, values)) from error
 
 
 def to_yaml(config: Config) -> str:

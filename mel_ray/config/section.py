@@ -1,4 +1,4 @@
-"""What every section of the configuration is made of, and names that must stand in a room's registry."""
+"""What every section of the configuration is made of, names in a room's registry, and errors of one sentence."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -38,6 +38,24 @@ class NameIn:
             facts = {"what": self.what, "listed": ", ".join(self.names), "names": self.names}
             raise PydanticCustomError("no_such_name", "there is no such {what}; there are: {listed}", facts)
         return name
+
+
+@dataclass(frozen=True, slots=True)
+class MustBe:
+    """In `Annotated[..., MustBe("a value or a list of values")]`: what a wrong value is told.
+
+    For unions and tuples of fixed length, of which pydantic says what each alternative or item lacks.
+    """
+
+    what: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.custom_error_schema(
+            handler(source),
+            custom_error_type="must_be",
+            custom_error_message="it must be {what}",
+            custom_error_context={"what": self.what},
+        )
 
 
 # The registries are imported when they are asked: a room's implementations may import this package for their options.

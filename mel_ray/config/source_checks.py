@@ -1,15 +1,14 @@
 """What can be known to be wrong with training sources before any file is read."""
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 
+from mel_ray.config.names import find_name_problem
 from mel_ray.config.schema import DataConfig, TrainSourceConfig
 from mel_ray.config.templates import template_problem
 from mel_ray.records.problem import Problem
 
 _OF_THE_WORLD = {"kind", "split", "count", "phrasings", "seed"}
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def find_source_problems(data: DataConfig) -> Iterator[Problem]:
@@ -18,9 +17,7 @@ def find_source_problems(data: DataConfig) -> Iterator[Problem]:
             yield Problem("data.train", name, f"{count} sources have this name", "give each a name of its own")
     for source in data.sources:
         path = data.source_key(source)
-        if not _NAME.fullmatch(source.name):
-            why = "the name stands in metrics: letters, digits, '.', '_' and '-', with a letter or digit first"
-            yield Problem(f"{path}.name", ascii(source.name), why, "rename it")
+        yield from find_name_problem(path, source.name)
         if source.prompt is not None and (malformed := template_problem(source.prompt, "question")):
             yield Problem(f"{path}.prompt", source.prompt, malformed, "use only {{ question }}")
         is_of_the_world = _OF_THE_WORLD & source.model_fields_set

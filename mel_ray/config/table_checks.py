@@ -5,10 +5,9 @@ from collections.abc import Iterator, Sequence
 
 from jinja2 import Environment, TemplateError
 
+from mel_ray.config.names import entry_key, find_name_problem
 from mel_ray.config.schema import BenchmarkConfig, SourceConfig
 from mel_ray.records.problem import Problem
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def find_column_problems(source: SourceConfig, path: str) -> Iterator[Problem]:
@@ -32,9 +31,7 @@ def find_column_problems(source: SourceConfig, path: str) -> Iterator[Problem]:
 
 def find_benchmark_problems(benchmarks: Sequence[BenchmarkConfig]) -> Iterator[Problem]:
     for benchmark in benchmarks:
-        if not _NAME.fullmatch(benchmark.name):
-            why = "the name stands in metrics: letters, digits, '.', '_' and '-', with a letter or digit first"
-            yield Problem("eval.benchmarks", ascii(benchmark.name), why, "rename it")
+        yield from find_name_problem(entry_key("eval.benchmarks", benchmark.name), benchmark.name)
     names = [benchmark.name for benchmark in benchmarks]
     if len(set(names)) != len(names):
         yield Problem("eval.benchmarks", names, "a benchmark is named twice", "name each once")

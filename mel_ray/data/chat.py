@@ -90,6 +90,11 @@ class ChatTokenizer:
         asked = [*context, Message("user", user_message)]
         return [*system, *({"role": one.role, "content": self._without_specials(one.content)} for one in asked)]
 
+    def cleans(self, user_message: str, context: Sequence[Message] = ()) -> bool:
+        """Whether `render` removes special tokens from these messages."""
+        texts = [*(message.content for message in context), user_message]
+        return any(self._without_specials(text) != text for text in texts)
+
     def _without_specials(self, text: str) -> str:
         while any(special in text for special in self._special_texts):
             for special in self._special_texts:

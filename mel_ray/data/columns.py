@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Mapping
 from decimal import Decimal
 from functools import lru_cache
@@ -13,6 +14,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from mel_ray.data.options import lettered
 
+_INVISIBLE = {"Cc", "Cf", "Zl", "Zp", "Zs"}  # categories of Unicode
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -93,11 +95,16 @@ def as_text(value: Any, what: str) -> str:
         kind = kinds.get(type(value), f"of type {type(value).__name__}")
         raise WrongKindError(f"the {what} is {kind}, not a text or number")
     text = _plainly(value) if isinstance(value, float | Decimal) else str(value).strip()
-    if not text:
+    if is_blank(text):
         raise MissingError(f"no {what}")
     if not _LONE_SURROGATE.search(text):
         return text
     raise WrongKindError(f"the {what} holds half a character (a lone surrogate), which is no text")
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text shows nothing: spaces, control characters and characters without width alone."""
+    return all(unicodedata.category(one) in _INVISIBLE for one in text)
 
 
 def _plainly(number: float | Decimal) -> str:
@@ -111,7 +118,7 @@ def _environment() -> SandboxedEnvironment:
     environment = SandboxedEnvironment(
         undefined=StrictUndefined, keep_trailing_newline=True, finalize=_present, autoescape=False
     )
-    environment.filters["lettered"] = lettered
+    environment.filters["lettered"] = lambda value: lettered(from_json(value))
     return environment
 
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import yaml
 from jinja2 import TemplateError
 
 from mel_ray.config.schema import SourceConfig
@@ -16,6 +17,7 @@ from mel_ray.data.columns import (
     columns_of,
     fill,
     from_json,
+    is_blank,
     is_template,
     pick,
 )
@@ -24,7 +26,7 @@ from mel_ray.data.formats import Record, read_records
 from mel_ray.data.golds import truth_of
 from mel_ray.data.messages import are_messages, split_messages
 from mel_ray.data.repetitions import SHOWN, Conflict, conflict_words, settle
-from mel_ray.records.problem import ConfigError, Problem
+from mel_ray.records.problem import ConfigError, Problem, counted
 from mel_ray.records.question import Message, Question, Truth
 
 
@@ -56,16 +58,17 @@ def load(source: SourceConfig, path: str = "data.train") -> Loaded:
         ConfigError: nothing to read, a wrong schema, or no questions; one sentence each.
     """
     dropped: list[Dropped] = []
+    excluded = Counter[str]()
     if source.kind == "world":
         from mel_ray.data.world.problems import questions
 
         found = questions(source.split, source.count, source.seed, source.phrasings)
         rows: Iterable[Question] = (Question(problem.question, Truth(problem.answer)) for problem in found)
     else:
-        rows = _table_questions(source, path, dropped)
+        rows = _table_questions(source, path, dropped, excluded)
     settled = settle(rows, source, path)
     if not settled.kept:
-        raise ConfigError([_nothing(source, path, dropped, settled.conflicts)])
+        raise ConfigError([_nothing(source, path, dropped, excluded.total(), settled.conflicts)])
     notes = (*_drop_notes(dropped), *_conflict_notes(settled.conflicts, source, path))
     return Loaded(
         settled.kept[: source.limit],
@@ -77,13 +80,19 @@ def load(source: SourceConfig, path: str = "data.train") -> Loaded:
     )
 
 
-def _table_questions(source: SourceConfig, path: str, dropped: list[Dropped]) -> Iterator[Question]:
+def _table_questions(
+    source: SourceConfig, path: str, dropped: list[Dropped], excluded: Counter[str]
+) -> Iterator[Question]:
+    """The questions of the rows. Rows without one are added to `dropped`; those that `where` leaves out are counted in
+    `excluded`, by file."""
     for file in find_files(source, path):
         try:
             for record in read_records(file, _wanted(source, path)):
                 try:
                     if allows(record.columns, source.where):
                         yield _question(record, source)
+                    else:
+                        excluded[file.name] += 1
                 except MissingError as missing:
                     dropped.append(Dropped(record.place, missing.reason, missing.detail))
                 except WrongKindError as error:
@@ -105,7 +114,7 @@ def _wanted(source: SourceConfig, path: str) -> frozenset[str]:
 def _question(record: Record, source: SourceConfig) -> Question:
     context, text = _asked(record, source)
     text = text.strip().removeprefix(source.strip_prefix).removesuffix(source.strip_suffix).strip()
-    if not text:
+    if is_blank(text):
         raise MissingError("no question")
     return Question(text, truth_of(record.columns, source), context, columns=record.columns)
 
@@ -122,7 +131,9 @@ def _asked(record: Record, source: SourceConfig) -> tuple[tuple[Message, ...], s
 # -- what is said of it
 
 
-def _nothing(source: SourceConfig, path: str, dropped: Sequence[Dropped], conflicts: Sequence[Conflict]) -> Problem:
+def _nothing(
+    source: SourceConfig, path: str, dropped: Sequence[Dropped], excluded: int, conflicts: Sequence[Conflict]
+) -> Problem:
     if conflicts:
         why = f"nothing is left: {conflict_words(conflicts)}"
         return Problem(f"{path}.conflicts", source.conflicts, why, "name the columns that make up a question")
@@ -134,18 +145,17 @@ def _nothing(source: SourceConfig, path: str, dropped: Sequence[Dropped], confli
         filters = f" and {path}.where" if source.where else ""
         remedy = f"set {path}.question and {path}.answer{filters} to your columns"
         return Problem(f"{path}.path", source.path, why, remedy)
-    why = "there are no questions in it" + (f" where {source.where}" if source.where else "")
-    return Problem(f"{path}.path", source.path, why, "give a non-empty dataset")
+    if excluded:
+        wanted = yaml.safe_dump(source.model_dump(mode="json")["where"], default_flow_style=True, allow_unicode=True)
+        why = f"of {counted(excluded, 'row')} none has these values"
+        return Problem(f"{path}.where", " ".join(wanted.split()), why, "change it")
+    return Problem(f"{path}.path", source.path, "there are no questions in it", "give a non-empty dataset")
 
 
 def _drop_notes(dropped: Sequence[Dropped]) -> Iterator[str]:
     for reason, count in Counter(one.reason for one in dropped).most_common():
         places = [one.place for one in dropped if one.reason == reason]
-        yield f"{_rows(count)} dropped: {reason} ({_listed(places)})"
-
-
-def _rows(count: int) -> str:
-    return f"{count} row" if count == 1 else f"{count} rows"
+        yield f"{counted(count, 'row')} dropped: {reason} ({_listed(places)})"
 
 
 def _listed(items: Sequence[str]) -> str:

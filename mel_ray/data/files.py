@@ -1,7 +1,8 @@
-"""The files of a source: found in a local path or on the hub, and opened, plain or compressed."""
+"""Files: found in a local path or on the hub, and opened, plain or compressed."""
 
 import gzip
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from mel_ray.config.schema import SourceConfig
@@ -14,7 +15,7 @@ _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 class UnavailableError(ConfigError):
-    """A dataset is not on this machine, and the hub did not give it."""
+    """A dataset or model is not on this machine, and the hub did not give it."""
 
 
 def kind_of(name: str) -> str | None:
@@ -35,9 +36,9 @@ def find_files(source: SourceConfig, path: str) -> list[Path]:
         raise ConfigError([Problem(key, None, "a table needs a file, a folder or a dataset's hub id", "set it")])
     local = Path(source.path).expanduser()
     if not local.exists():
-        if source.path.startswith((".", "/", "~")) or source.path.count("/") != 1 or kind_of(source.path):
+        if not is_hub_id(source.path) or kind_of(source.path):
             raise ConfigError([Problem(key, source.path, "there is no such file or folder", "give an existing one")])
-        local = _from_hub(source, key)
+        local = from_hub(key, source.path, [source.hub_files], "dataset")
     files = [local] if local.is_file() else sorted(file for file in local.rglob("*") if _holds_questions(file, local))
     if not files or any(kind_of(file.name) is None for file in files):
         why = f"there are no files of kind {', '.join(KINDS)}, plain or with {' or '.join(COMPRESSED)}"
@@ -50,15 +51,25 @@ def _holds_questions(file: Path, folder: Path) -> bool:
     return file.is_file() and not is_hidden and kind_of(file.name) is not None
 
 
-def _from_hub(source: SourceConfig, key: str) -> Path:
+def is_hub_id(path: str) -> bool:
+    """Whether a path that does not exist here may name something on the hub: owner/name."""
+    return path.count("/") == 1 and not path.startswith((".", "/", "~"))
+
+
+def from_hub(key: str, hub_id: str, patterns: Sequence[str], kind: str = "model") -> Path:
+    """The folder with files of a model or dataset, downloaded or found in the cache; `key` names it in problems.
+
+    Raises:
+        UnavailableError: the hub did not give them.
+    """
     from huggingface_hub import snapshot_download
 
     try:
-        folder = snapshot_download(str(source.path), repo_type="dataset", allow_patterns=[source.hub_files])
+        folder = snapshot_download(hub_id, repo_type=kind, allow_patterns=list(patterns))
     except Exception as error:  # the hub client raises a dozen kinds, which all mean: not available
         why = f"neither a local path nor available from the hub ({type(error).__name__})"
         remedy = "check the name and the network, or give a local copy"
-        raise UnavailableError([Problem(key, source.path, why, remedy)]) from error
+        raise UnavailableError([Problem(key, hub_id, why, remedy)]) from error
     return Path(folder)
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import sys
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mel_ray.data.files import kind_of, read_bytes, read_text
+from mel_ray.records.problem import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +69,8 @@ def _csv(text: str, name: str) -> Iterator[Record]:
                     raise ValueError(f"its header names a column twice: {', '.join(sorted(twice))}")
             elif values:
                 if len(values) != len(names):
-                    count = "1 value" if len(values) == 1 else f"{len(values)} values"
-                    raise ValueError(f"line {line} has {count}, and the header names {len(names)} columns")
+                    count, columns = counted(len(values), "value"), counted(len(names), "column")
+                    raise ValueError(f"line {line} has {count}, and the header names {columns}")
                 yield Record(f"line {line} of {name}", dict(zip(names, values, strict=True)))
             line = reader.line_num + 1
     except csv.Error as error:
@@ -131,7 +133,7 @@ def _parsed(text: str, first_line: int) -> Any:
         ValueError: the text is not JSON, or an object names a key twice.
     """
     try:
-        return json.loads(text, object_pairs_hook=_without_repeats)
+        return json.loads(text, object_pairs_hook=_without_repeats, parse_int=whole_number)
     except json.JSONDecodeError as error:
         line = first_line + error.lineno - 1
         is_cut = not text[error.pos :].strip() or "Unterminated string" in error.msg
@@ -139,8 +141,38 @@ def _parsed(text: str, first_line: int) -> Any:
         raise ValueError(f"line {line} {state} ({error.msg}, column {error.colno})") from error
     except RecursionError as error:
         raise ValueError(f"line {first_line} is nested too deeply") from error
+    except _TooLongError as error:
+        line = first_line + text.count("\n", 0, _place_of(error.digits, text))
+        raise ValueError(f"line {line} holds {error}") from error
     except ValueError as error:
         raise ValueError(f"line {first_line}: {error}" if "\n" not in text.strip() else str(error)) from error
+
+
+class _TooLongError(ValueError):
+    """A number has more digits than Python reads."""
+
+    def __init__(self, digits: str) -> None:
+        super().__init__(f"a number of more than {sys.get_int_max_str_digits()} digits: write it as text")
+        self.digits = digits
+
+
+def whole_number(digits: str) -> int:
+    """
+    Raises:
+        ValueError: there are too many digits; a sentence for the user.
+    """
+    try:
+        return int(digits)
+    except ValueError as error:
+        raise _TooLongError(digits) from error
+
+
+def _place_of(digits: str, text: str) -> int:
+    """Where a number stands in JSON; the same digits may stand in texts before it."""
+    for match in re.finditer(r'"(?:[^"\\]|\\.)*"|' + digits, text):
+        if match[0] == digits:
+            return match.start()
+    return 0
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

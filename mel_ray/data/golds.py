@@ -6,7 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mel_ray.config.schema import SourceConfig
-from mel_ray.data.columns import MissingError, WrongKindError, as_text, fill, from_json, is_template, pick
+from mel_ray.data.columns import (
+    MissingError,
+    WrongKindError,
+    as_text,
+    fill,
+    from_json,
+    is_blank,
+    is_template,
+    pick,
+)
 from mel_ray.data.options import options_of
 from mel_ray.records.question import Truth
 from mel_ray.rewards.registry import final_boxes, plain_form
@@ -26,10 +35,7 @@ def truth_of(row: Mapping[str, Any], source: SourceConfig) -> Truth:
     found = _answers(row, source)
     options: tuple[str, ...] = ()
     if source.options:
-        try:
-            labels, options = options_of(from_json(pick(row, source.options)))
-        except ValueError as error:
-            raise WrongKindError(str(error)) from error
+        labels, options = options_in(pick(row, source.options))
         letters = {label: chr(ord("A") + place) for place, label in enumerate(labels)}
         found = [letters.get(answer, answer) for answer in found]
         _check_choices(found, options)
@@ -53,16 +59,61 @@ def _check_choices(answers: Sequence[str], options: Sequence[str]) -> None:
 def _answers(row: Mapping[str, Any], source: SourceConfig) -> list[str]:
     """Each answer of the row once; one unless its column holds a list."""
     value = fill(source.answer, row) if is_template(source.answer) else pick(row, source.answer)
-    spelled = from_json(value)
-    if isinstance(spelled, list) and (isinstance(value, list) or all(isinstance(one, str) for one in spelled)):
-        value = spelled
-    items = value if isinstance(value, list) else [value]
-    if not items:
-        raise MissingError("no answer")
-    answers = []
-    for item in items:
-        answers += _within(as_text(item, "answer"), source)
+    answers = [one for text in answers_in(value, "answer") for one in _within(text, source)]
     return list(dict.fromkeys(answers))
+
+
+def answers_in(value: Any, what: str) -> list[str]:
+    """Each text or number of a list once, as text; one where the value is no list. `what` names it in messages.
+
+    JSON text that spells out a list of texts is such a list; "[1, 2]" is an interval.
+
+    Raises:
+        MissingError: the value, or an item of it, is null or blank, or the list is empty.
+        WrongKindError: it is neither a text, a number nor a list of these.
+    """
+    spelled = from_json(value)
+    is_list = isinstance(spelled, list) and (spelled is value or all(isinstance(one, str) for one in spelled))
+    items = spelled if is_list else [value]
+    if not items:
+        raise MissingError(f"no {what}", " (the list is empty)")
+    return list(dict.fromkeys(as_text(item, what) for item in items))
+
+
+def options_in(value: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(labels, texts) of a multiple-choice question's options, which may be JSON text.
+
+    Raises:
+        WrongKindError: they are in none of the forms of `options_of`.
+    """
+    try:
+        return options_of(from_json(value))
+    except ValueError as error:
+        raise WrongKindError(str(error)) from error
+
+
+def tolerance_in(value: Any) -> float | tuple[float, ...]:
+    """A tolerance, or one for each item of a list: a number, a list, or text with JSON or commas; 0 for none.
+
+    Raises:
+        WrongKindError: it is something else, or not at least 0.
+    """
+    if value is None or value != value or (isinstance(value, str) and is_blank(value)):  # NaN differs from itself
+        return 0.0
+    spelled = from_json(value)
+    several = spelled.split(",") if isinstance(spelled, str) else spelled if isinstance(spelled, list) else [spelled]
+    try:
+        numbers = tuple(math.nan if isinstance(one, bool) else float(one) for one in several)
+    except (TypeError, ValueError, OverflowError):
+        numbers = ()
+    if not numbers or not all(0 <= number < math.inf for number in numbers):
+        raise WrongKindError(f"the tolerance is {shown(value)}, not a number of at least 0")
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def shown(value: Any) -> str:
+    """The beginning of a value, for messages."""
+    return f"{value!r:.60}" if isinstance(value, str) else f"{value!s:.60}"
 
 
 def _within(text: str, source: SourceConfig) -> list[str]:
@@ -79,7 +130,7 @@ def _within(text: str, source: SourceConfig) -> list[str]:
             raise MissingError("no answer: no \\boxed{} in it")
         found = [", ".join(found)]
     cleaned = [undressed(one) for one in found]
-    if not all(one.strip("$ ") for one in cleaned):
+    if any(is_blank(one.strip("$ ")) for one in cleaned):
         raise MissingError("no answer")
     return cleaned
 
@@ -106,17 +157,7 @@ def without_repeats(answers: Sequence[str]) -> list[str]:
 
 
 def _tolerance(row: Mapping[str, Any], source: SourceConfig) -> float | tuple[float, ...]:
-    """The column's tolerance; several, separated by commas, belong to the items of a list."""
-    if source.tolerance is None:
-        return 0.0
     try:
-        text = as_text(pick(row, source.tolerance), "tolerance")
+        return tolerance_in(pick(row, source.tolerance)) if source.tolerance else 0.0
     except MissingError:
         return 0.0
-    try:
-        numbers = [float(one) for one in text.split(",")]
-    except ValueError:
-        numbers = [math.nan]
-    if not all(0 <= number < math.inf for number in numbers):
-        raise WrongKindError(f"the tolerance is '{text}', not a number of at least 0")
-    return numbers[0] if len(numbers) == 1 else tuple(numbers)

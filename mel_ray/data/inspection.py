@@ -3,18 +3,20 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from mel_ray.config.checks import context_problems
 from mel_ray.config.schema import Config
 from mel_ray.config.table_checks import find_benchmark_problems, find_column_problems
-from mel_ray.data.contamination import GRAM, Overlap, overlaps
+from mel_ray.data.contamination import GRAM, Overlap
 from mel_ray.data.datasets import Dropped, load
-from mel_ray.data.decontamination import held_out
+from mel_ray.data.decontamination import contaminated, find_overlaps, held_out
 from mel_ray.data.files import UnavailableError
 from mel_ray.data.prompt_lengths import PromptLengths, prompt_lengths
+from mel_ray.data.prompts import cleaned_words, too_long_words
 from mel_ray.data.repetitions import Conflict
-from mel_ray.data.training import Seen
-from mel_ray.records.problem import ConfigError, Problem
+from mel_ray.data.training import load_questions, prefix
+from mel_ray.records.problem import ConfigError, Problem, counted
 from mel_ray.records.question import Question
 
 SHOWN = 5  # rows, conflicts, overlaps and examples that are listed
@@ -45,7 +47,10 @@ class Leaks:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """`notes` are sentences about what was left out; `too_long` counts prompts longer than training takes."""
+    """`questions` are those that training would use; `notes` are sentences about what was left out.
+
+    `lengths` are of all prompts, and `leaks` of all questions that fit: those that were left out are among them.
+    """
 
     rows: int
     repeated: int
@@ -54,7 +59,6 @@ class Inspection:
     conflicts: tuple[Conflict, ...]
     notes: tuple[str, ...]
     lengths: PromptLengths
-    too_long: int
     kinds: Counter[str]
     leaks: tuple[Leaks, ...]
     max_overlap: float
@@ -63,25 +67,54 @@ class Inspection:
 def inspect(config: Config) -> Inspection:
     """
     Raises:
-        ConfigError: the data or a benchmark cannot be loaded.
+        ConfigError: the data or a benchmark cannot be loaded, or prompts have no room.
     """
-    if problems := list(_column_problems(config)):
+    problems = list(_column_problems(config))
+    if config.prompt_limit < 1:
+        problems += context_problems(config)
+    sources = [] if problems else load_questions(config, problems)
+    if problems:
         raise ConfigError(problems)
-    seen, sources = Seen(), []
-    asked: list[tuple[Question, str]] = []
-    notes: list[str] = []
-    for source in config.data.sources:
-        key = config.data.source_key(source)
-        loaded = load(source, key)
-        named = [replace(question, source=source.name) for question in loaded.questions]
-        new, repeated = seen.new(named, source, key)
-        asked += [(question, source.prompt or config.data.prompt) for question in new]
-        prefix = f"source {source.name}: " if len(config.data.sources) > 1 else ""
-        notes += [prefix + note for note in (*loaded.notes, repeated) if note]
-        sources.append(loaded)
-    questions = tuple(question for question, _ in asked)
+    asked = [(one, source.source.prompt or config.data.prompt) for source in sources for one in source.questions]
     lengths = prompt_lengths(config, asked)
+    limit = config.prompt_limit if lengths.unit == "tokens" else max(lengths.values)
+    fits = [(one, length <= limit) for (one, _), length in zip(asked, lengths.values, strict=True)]
+    fitting = [one for one, is_fitting in fits if is_fitting]
+    too_long = Counter(one.source for one, is_fitting in fits if not is_fitting)
+    held, benchmark_notes = _benchmarks(config)
+    found = find_overlaps(config, fitting, held)
+    dropped: set[str] = set()
+    notes = []
+    for one in sources:
+        name = one.source.name
+        left_out = [*one.dropped, *too_long_words(config, too_long[name])]
+        ids, sentence = contaminated(config, found, name)
+        if ids and config.eval.decontaminate == "drop":
+            dropped |= ids
+            left_out.append(sentence)
+        notes += [prefix(name, sources) + words for words in left_out]
+    questions = tuple(one for one in fitting if one.question_id not in dropped)
+    return Inspection(
+        rows=sum(one.loaded.rows for one in sources),
+        repeated=sum(one.loaded.repeated for one in sources),
+        questions=questions,
+        dropped=tuple(row for one in sources for row in one.loaded.dropped),
+        conflicts=tuple(dict.fromkeys(conflict for one in sources for conflict in one.conflicts)),
+        notes=(*notes, *cleaned_words(lengths.cleaned), *benchmark_notes),
+        lengths=lengths,
+        kinds=Counter(answer_kind(question.truth.answer) for question in questions),
+        leaks=tuple(
+            Leaks(name, len(those), tuple(one for one in found if one.benchmark == name))
+            for name, those in held_out(config, held).items()
+        ),
+        max_overlap=config.eval.max_overlap,
+    )
+
+
+def _benchmarks(config: Config) -> tuple[dict[str, Sequence[Question]], list[str]]:
+    """The questions of the benchmarks that are at hand, by name; and sentences about what was left out."""
     held: dict[str, Sequence[Question]] = {}
+    notes = []
     for benchmark in config.eval.benchmarks:
         try:
             found = load(benchmark.source, f"eval.benchmarks[{benchmark.name}]")
@@ -90,24 +123,7 @@ def inspect(config: Config) -> Inspection:
             continue
         held[benchmark.name] = found.questions
         notes += [f"benchmark {benchmark.name}: {note}" for note in found.notes]
-    all_tables = [one for one in questions if _is_table(config, one)]
-    shared = overlaps(all_tables, held_out(config, held))
-    return Inspection(
-        rows=sum(one.rows for one in sources),
-        repeated=sum(one.repeated for one in sources),
-        questions=questions,
-        dropped=tuple(row for one in sources for row in one.dropped),
-        conflicts=tuple(conflict for one in sources for conflict in one.conflicts),
-        notes=tuple(notes),
-        lengths=lengths,
-        too_long=sum(length > config.prompt_limit for length in lengths.values) if lengths.unit == "tokens" else 0,
-        kinds=Counter(answer_kind(question.truth.answer) for question in questions),
-        leaks=tuple(
-            Leaks(name, len(found), tuple(one for one in shared if one.benchmark == name))
-            for name, found in held_out(config, held).items()
-        ),
-        max_overlap=config.eval.max_overlap,
-    )
+    return held, notes
 
 
 def _column_problems(config: Config) -> Iterator[Problem]:
@@ -116,10 +132,6 @@ def _column_problems(config: Config) -> Iterator[Problem]:
     for benchmark in config.eval.benchmarks:
         yield from find_column_problems(benchmark.source, f"eval.benchmarks[{benchmark.name}]")
     yield from find_benchmark_problems(config.eval.benchmarks)
-
-
-def _is_table(config: Config, question: Question) -> bool:
-    return any(source.kind == "table" and source.name == question.source for source in config.data.sources)
 
 
 # -- as text
@@ -137,9 +149,8 @@ def text(found: Inspection) -> str:
         *(f"  {one.place}: {one.reason}{one.detail}" for one in found.dropped[:SHOWN] if one.detail),
         *(f"  {' and '.join(one.answers)}: {_line(one.text, 200)}" for one in found.conflicts[:SHOWN]),
         f"prompt {found.lengths.unit} ({found.lengths.how}): median {quantile(values, 0.5)}, "
-        f"95% {quantile(values, 0.95)}, longest {max(values)}"
-        + (f", too long {found.too_long}" if found.too_long else ""),
-        "answers: " + ", ".join(f"{kind} {count}" for kind, count in found.kinds.most_common()),
+        f"95% {quantile(values, 0.95)}, longest {max(values)}",
+        "answers: " + (", ".join(f"{kind} {count}" for kind, count in found.kinds.most_common()) or "none"),
     ]
     for leaks in found.leaks:
         lines += _leak_lines(leaks, found.max_overlap)
@@ -163,8 +174,9 @@ def _leak_lines(leaks: Leaks, limit: float) -> list[str]:
     worst = [one for one in leaks.overlaps if one.share >= limit]
     largest = f"; the largest overlap is {leaks.overlaps[0].share:.0%}" if leaks.overlaps else ""
     lines = [
-        f"contamination: {len(worst)} training questions hold {limit:.0%} or more of a question of {leaks.benchmark} "
-        f"({leaks.questions} questions), {len(leaks.overlaps)} share {GRAM} words in a row with one{largest}"
+        f"contamination: {counted(len(worst), 'training question')} with {limit:.0%} or more of a question of "
+        f"{leaks.benchmark} ({counted(leaks.questions, 'question')}), {len(leaks.overlaps)} with {GRAM} words in a row "
+        f"of one{largest}"
     ]
     for one in leaks.overlaps[:SHOWN]:
         lines += [f"  {one.share:.0%} of: {_line(one.held.text, 200)}", f"    in: {_line(one.train.text, 200)}"]

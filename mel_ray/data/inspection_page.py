@@ -34,6 +34,8 @@ def _bars(title: str, counts: Sequence[tuple[str, int]]) -> str:
 
 
 def _histogram(values: Sequence[int], bins: int = 20) -> list[tuple[str, int]]:
+    if not values:
+        return []
     low, high = min(values), max(values)
     width = max(1, -(-(high - low + 1) // bins))
     counts = Counter((value - low) // width for value in values)

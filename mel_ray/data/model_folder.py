@@ -1,13 +1,16 @@
 """Finding a model's folder: the embedded model, a local folder, or a hub id."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mel_ray.data.files import from_hub, is_hub_id
 from mel_ray.records.problem import ConfigError, Problem
 
 EMBEDDED = Path(__file__).parent / "world" / "base_model"
-FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model*", "*.tiktoken"]  # of a model on the hub
+TOKENIZER_FILES = ("*.json", "*.jinja", "*.txt", "*.model*", "*.tiktoken")
+_MODEL_FILES = (*TOKENIZER_FILES, "*.safetensors")
 
 
 def locate_model(path: str) -> Path:
@@ -16,12 +19,7 @@ def locate_model(path: str) -> Path:
     Raises:
         ConfigError: there is no such model, or its folder is incomplete; one sentence.
     """
-    folder = EMBEDDED if path == "embedded" else Path(path).expanduser()
-    if not folder.exists():
-        is_hub_id = path.count("/") == 1 and not path.startswith((".", "/", "~"))
-        folder = _from_hub(path) if is_hub_id else folder
-    if not folder.is_dir():
-        raise _problem(path, "there is no such folder", "give an existing folder or a hub id")
+    folder = find_folder(path, _MODEL_FILES)
     if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
         raise _problem(path, "it is an adapter alone, not a model", "merge it into its base model first")
     config = _object(path, folder / "config.json", "give a complete model folder")
@@ -42,6 +40,20 @@ def locate_model(path: str) -> Path:
     for file in folder.glob("*.safetensors"):
         _check_safetensors(path, file)
     return folder.resolve()
+
+
+def find_folder(path: str, hub_files: Sequence[str]) -> Path:
+    """The folder of a model; of a hub id the files of these patterns are downloaded (or found in the cache).
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    folder = EMBEDDED if path == "embedded" else Path(path).expanduser()
+    if not folder.exists() and is_hub_id(path):
+        folder = from_hub("model.path", path, hub_files)
+    if not folder.is_dir():
+        raise _problem(path, "there is no such folder", "give an existing folder or a hub id")
+    return folder
 
 
 def _object(path: str, file: Path, remedy: str) -> dict[str, Any]:
@@ -71,13 +83,3 @@ def _check_safetensors(path: str, file: Path) -> None:
 
 def _problem(path: str, why: str, remedy: str) -> ConfigError:
     return ConfigError([Problem("model.path", path, why, remedy)])
-
-
-def _from_hub(path: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(path, allow_patterns=FILES))
-    except Exception as error:  # the hub client raises a dozen kinds, which all mean: not available
-        why = f"neither a local folder nor available from the hub ({type(error).__name__})"
-        raise _problem(path, why, "check the name and the network, or give a local folder") from error

@@ -7,7 +7,7 @@ from mel_ray.config.schema import Config
 from mel_ray.data import installed
 from mel_ray.data.architecture import Architecture
 from mel_ray.data.chat import ChatTokenizer
-from mel_ray.records.problem import Problem
+from mel_ray.records.problem import Problem, counted
 
 DTYPES = ("float32", "float16", "bfloat16", "float64", "float", "half", "auto")
 _CAUSAL = "give a decoder-only causal language model"
@@ -89,9 +89,9 @@ def _attention(config: Config, model: Architecture) -> Iterator[Problem]:
 def _tensor_parallel(config: Config, model: Architecture) -> Iterator[Problem]:
     gpus, heads, kv_heads = config.cluster.rollout.tensor_parallel, model.heads, model.kv_heads
     if heads and heads % gpus:
-        why = f"the model's {heads} attention heads cannot be divided among {gpus} GPUs"
+        why = f"the model's {heads} attention heads cannot be divided among {counted(gpus, 'GPU')}"
     elif kv_heads and max(kv_heads, gpus) % min(kv_heads, gpus):
-        why = f"the model's {kv_heads} key-value heads cannot be divided among {gpus} GPUs"
+        why = f"the model's {kv_heads} key-value heads cannot be divided among {counted(gpus, 'GPU')}"
     else:
         return
     yield Problem("cluster.rollout.tensor_parallel", gpus, why, "use a divisor of both, e.g. 1")
@@ -109,7 +109,7 @@ def _vocabulary(config: Config, model: Architecture, tokenizer: ChatTokenizer) -
     beyond = sorted(token for token in tokenizer.usable_ids() if rows and token >= rows)
     if beyond:
         shown = ", ".join(f"{tokenizer.token_text(token)!r} ({token})" for token in beyond[:3])
-        why = f"its tokenizer has {len(beyond)} token(s) beyond the {rows} rows of the embedding: {shown}"
+        why = f"its tokenizer has {counted(len(beyond), 'token')} beyond the {rows} rows of the embedding: {shown}"
         yield Problem("model.path", config.model.path, why, "resize the model's embedding, or give its own tokenizer")
 
 

@@ -15,7 +15,10 @@ def options_of(value: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
         ValueError: it is something else, or there are more options than letters.
     """
     if isinstance(value, Mapping) and {"label", "text"} <= value.keys():
-        pairs = list(zip(value["label"], value["text"], strict=True))
+        labels, texts = value["label"], value["text"]
+        if not isinstance(labels, list) or not isinstance(texts, list) or len(labels) != len(texts):
+            raise ValueError("the labels and texts of the options are not two lists of one length")
+        pairs = list(zip(labels, texts, strict=True))
     elif isinstance(value, Mapping):
         pairs = [(label, text) for label, text in value.items() if text is not None]
     elif isinstance(value, Sequence) and not isinstance(value, str):
@@ -24,7 +27,8 @@ def options_of(value: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     else:
         raise ValueError("the options are neither a list of texts nor an object from letter to text")
     if not 2 <= len(pairs) <= len(ascii_uppercase):
-        raise ValueError(f"there are {len(pairs)} options; from 2 to {len(ascii_uppercase)} have letters")
+        there_are = "there is 1 option" if len(pairs) == 1 else f"there are {len(pairs)} options"
+        raise ValueError(f"{there_are}; from 2 to {len(ascii_uppercase)} have letters")
     if not all(isinstance(text, str | int | float) and not isinstance(text, bool) for _, text in pairs):
         raise ValueError("an option is not a text or number")
     if pairs[0][0] is None:

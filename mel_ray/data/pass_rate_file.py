@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mel_ray.config.schema import TrainSourceConfig
+from mel_ray.data.formats import whole_number
 from mel_ray.records.evaluation import PassRate
-from mel_ray.records.problem import ConfigError, Problem
+from mel_ray.records.problem import ConfigError, Problem, counted
 from mel_ray.records.question import Question
 
 
@@ -76,7 +77,7 @@ def _lines(text: str, file: Path) -> Iterator[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            found = json.loads(line)
+            found = json.loads(line, parse_int=whole_number)
         except ValueError as error:
             raise ValueError(f"line {number} of {file.name} is not JSON: {error}") from error
         if not isinstance(found, dict):
@@ -131,7 +132,7 @@ def within_band(questions: Sequence[Question], source: TrainSourceConfig, key: s
     kept = tuple(question for question in measured if low <= rates[question.question_id] <= high)
     outside, unmeasured = len(measured) - len(kept), len(questions) - len(measured)
     if not kept:
-        why = f"of {len(questions)} questions none is left: {outside} lie outside, {unmeasured} are not measured"
+        why = f"of {counted(len(questions), 'question')} none is left: {outside} outside, {unmeasured} not measured"
         remedy = "widen it" if measured else f"measure these questions with `mel pass-rate`; {name} is about others"
         raise ConfigError([Problem(f"{key}.pass_rate", list(source.pass_rate), why, remedy)])
     return Band(kept, outside, unmeasured)

@@ -13,10 +13,11 @@ from mel_ray.data.decontamination import decontaminated
 from mel_ray.data.interleave import Turns
 from mel_ray.data.model_folder import locate_model
 from mel_ray.data.model_support import support_problems
-from mel_ray.data.prompts import Rendered, usable_prompts
-from mel_ray.data.training import TrainSource, load_training
+from mel_ray.data.prompts import Rendered, cleaned_words, too_long_words, usable_prompts
+from mel_ray.data.training import TrainSource, load_questions, load_training, prefix
 from mel_ray.records.evaluation import Benchmark
-from mel_ray.records.problem import ConfigError, Problem
+from mel_ray.records.problem import ConfigError, Problem, counted
+from mel_ray.records.question import Question
 
 T = TypeVar("T")
 
@@ -27,7 +28,7 @@ class Prepared:
     tokenizer: ChatTokenizer
     sources: tuple[TrainSource, ...]
     benchmarks: tuple[Benchmark, ...]
-    notes: tuple[str, ...] = ()  # on benchmarks, and on contaminated questions that were kept
+    notes: tuple[str, ...] = ()  # on benchmarks, prompts without special tokens, contaminated questions that were kept
 
     @property
     def prompts(self) -> Rendered:
@@ -39,8 +40,7 @@ class Prepared:
     @property
     def dropped(self) -> list[str]:
         """Which questions were left out and why, one sentence each."""
-        several = len(self.sources) > 1
-        found = [(f"source {one.name}: " if several else "") + why for one in self.sources for why in one.dropped]
+        found = [prefix(one.name, self.sources) + why for one in self.sources for why in one.dropped]
         return [*found, *self.notes]
 
     @property
@@ -60,17 +60,16 @@ def _attempt(make: Callable[[], T], problems: list[Problem]) -> T | None:
         return None
 
 
-def _benchmark(config: Config, entry: BenchmarkConfig, tokenizer: ChatTokenizer) -> tuple[Benchmark, list[str]]:
-    """The benchmark, and what was left out of it."""
+def _benchmark(
+    config: Config, entry: BenchmarkConfig, tokenizer: ChatTokenizer
+) -> tuple[Benchmark, list[Question], list[str]]:
+    """The benchmark, all of its questions, and what was left out of it."""
     path = f"eval.benchmarks[{entry.name}]"
     loaded = load(entry.source, path)
     named = [replace(question, source=entry.name) for question in loaded.questions]
     rendered = usable_prompts(config, tokenizer, named, loaded.rows, path)
-    notes = [f"benchmark {entry.name}: {note}" for note in loaded.notes]
-    if rendered.too_long:
-        why = f"longer than {config.prompt_limit} prompt tokens"
-        notes.append(f"benchmark {entry.name}: {rendered.too_long} questions dropped: {why}")
-    return Benchmark(entry.name, rendered.prompts), notes
+    notes = [*loaded.notes, *too_long_words(config, rendered.too_long), *cleaned_words(rendered.cleaned)]
+    return Benchmark(entry.name, rendered.prompts), named, [f"benchmark {entry.name}: {note}" for note in notes]
 
 
 def _too_few(config: Config, sources: Sequence[TrainSource]) -> Iterator[Problem]:
@@ -83,9 +82,10 @@ def _too_few(config: Config, sources: Sequence[TrainSource]) -> Iterator[Problem
         dropped = "; ".join(why for why in source.dropped)
         because = f" ({dropped})" if dropped else ""
         if len(sources) == 1:
-            why, remedy = f"the dataset has only {usable} usable questions{because}", "lower it"
+            why, remedy = f"the dataset has only {counted(usable, 'usable question')}{because}", "lower it"
         else:
-            why = f"source {source.name} has only {usable} usable questions{because}, and a batch takes up to {most}"
+            why = f"source {source.name} has only {counted(usable, 'usable question')}{because}, "
+            why += f"and a batch takes up to {most}"
             remedy = "lower it, or the weight of this source"
         yield Problem("rollout.prompts_per_step", count, why, remedy)
 
@@ -101,21 +101,23 @@ def prepare(config: Config, with_training_data: bool = True) -> Prepared:
     tokenizer = _attempt(lambda: ChatTokenizer(folder, config.model), problems) if folder else None
     if tokenizer is None or folder is None:
         if with_training_data:
-            for one in config.data.sources:  # report their problems too
-                _attempt(partial(load, one, config.data.source_key(one)), problems)
+            load_questions(config, problems)  # report theirs too
         raise ConfigError(problems)
     train: tuple[TrainSource, ...] | None = ()
     if with_training_data:
         train = _attempt(lambda: load_training(config, tokenizer), problems)
     benchmarks: list[Benchmark] = []
+    held: dict[str, Sequence[Question]] = {}
     notes: list[str] = []
     for entry in config.eval.benchmarks:
         if made := _attempt(partial(_benchmark, config, entry, tokenizer), problems):
-            benchmarks.append(made[0])
-            notes += made[1]
+            benchmark, held[entry.name], left_out = made
+            benchmarks.append(benchmark)
+            notes += left_out
     if train:
-        train, contaminated = decontaminated(config, train, benchmarks)
-        notes += contaminated
+        train, contaminated = decontaminated(config, train, held)
+        cleaned = [prefix(one.name, train) + words for one in train for words in cleaned_words(one.rendered.cleaned)]
+        notes = [*cleaned, *notes, *contaminated]
     problems += support_problems(config, folder, tokenizer)
     problems += _too_few(config, train or ())
     if problems or train is None:

@@ -1,21 +1,22 @@
-"""Questions that stand in a source more than once, with the same answer or with different ones."""
+"""Questions that stand in a source, or in several, more than once: with the same answer or with different ones."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from mel_ray.config.schema import SourceConfig
-from mel_ray.records.problem import ConfigError, Problem
+from mel_ray.config.schema import SourceConfig, TrainSourceConfig
+from mel_ray.records.problem import ConfigError, Problem, counted
 from mel_ray.records.question import Question
 from mel_ray.rewards.registry import plain_form
 
 SHOWN = 3  # answers and places that a sentence names
+_REMEDY = "mend the data, or use drop or keep"
 
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """A question that stands in a source with different answers."""
+    """A question that stands in a source, or in several, with different answers."""
 
     text: str
     answers: tuple[str, ...]
@@ -47,16 +48,87 @@ def settle(rows: Iterable[Question], source: SourceConfig, path: str) -> Settled
             entries.append((row, group))
     conflicts = tuple(_conflict(list(group.values())) for group in groups.values() if len(group) > 1)
     if conflicts and source.conflicts == "error":
-        remedy = "mend the data, or use drop or keep"
-        raise ConfigError([Problem(f"{path}.conflicts", "error", conflict_words(conflicts), remedy)])
+        raise ConfigError([Problem(f"{path}.conflicts", "error", conflict_words(conflicts), _REMEDY)])
     kept: list[Question] = []
     ids = Counter[str]()
     for row, group in entries:
         if len(group) == 1 or source.conflicts == "keep":
-            ids[row.question_id] += 1
-            number = ids[row.question_id]
-            kept.append(row if number == 1 else replace(row, question_id=f"{row.question_id}-{number}"))
+            kept.append(_with_own_id(row, ids))
     return Settled(tuple(kept), count - len(entries), count, conflicts)
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What other sources leave of a source.
+
+    `repeated` counts questions that an earlier source has with the same answer. `conflicts` are questions that another
+    source answers differently: `dropped` of them are left out, `disputed` are kept.
+    """
+
+    kept: tuple[Question, ...]
+    repeated: int
+    dropped: int
+    disputed: int
+    conflicts: tuple[Conflict, ...]
+
+
+def settle_across(sources: Sequence[tuple[TrainSourceConfig, str, Sequence[Question]]]) -> list[Settlement]:
+    """What is left of sources, each given with its configuration key, where they share questions.
+
+    A question with one answer stays in the first source that has it. One with several answers is dropped from all
+    sources if `conflicts` is drop in any of those that have it; else each answer stays in the first source that has it.
+
+    Raises:
+        ConfigError: a question has several answers, and `conflicts` is error in a source that has it.
+    """
+    groups: dict[object, list[Question]] = defaultdict(list)
+    for _, _, questions in sources:
+        for question in questions:
+            groups[asked(question)].append(question)
+    shared = {what: group for what, group in groups.items() if len({one.source for one in group}) > 1}
+    owners: dict[tuple[object, object], str] = {}
+    for what, group in shared.items():
+        for one in group:
+            owners.setdefault((what, _answered(one)), one.source)
+    answers = Counter(what for what, _ in owners)
+    conflicts = {what: _conflict_across(group) for what, group in shared.items() if answers[what] > 1}
+    dropping = {source.name for source, _, _ in sources if source.conflicts == "drop"}
+    dropped = {what for what in conflicts if any(one.source in dropping for one in shared[what])}
+    found, problems, ids = [], [], Counter[str]()
+    for source, key, questions in sources:
+        asked_here = [asked(question) for question in questions]
+        own = tuple(conflicts[what] for what in dict.fromkeys(asked_here) if what in conflicts)
+        if own and source.conflicts == "error":
+            why = conflict_words(own, "in several sources")
+            problems.append(Problem(f"{key}.conflicts", "error", why, _REMEDY))
+        left = [(what, one) for what, one in zip(asked_here, questions, strict=True) if what not in dropped]
+        kept = [
+            (what, _with_own_id(one, ids))
+            for what, one in left
+            if what not in shared or owners[what, _answered(one)] == source.name
+        ]
+        found.append(
+            Settlement(
+                tuple(one for _, one in kept),
+                repeated=len(left) - len(kept),
+                dropped=len(questions) - len(left),
+                disputed=sum(what in conflicts for what, _ in kept),
+                conflicts=own,
+            )
+        )
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def _with_own_id(question: Question, ids: Counter[str]) -> Question:
+    """The question, with a number after its id if that is among `ids` already."""
+    name = question.question_id
+    while ids[name]:
+        ids[question.question_id] += 1
+        name = f"{question.question_id}-{ids[question.question_id]}"
+    ids[name] += 1
+    return question if name == question.question_id else replace(question, question_id=name)
 
 
 def asked(question: Question) -> object:
@@ -76,10 +148,14 @@ def _conflict(group: Sequence[Question]) -> Conflict:
     return Conflict(group[0].text, tuple(one.truth.answer for one in group))
 
 
-def conflict_words(conflicts: Sequence[Conflict]) -> str:
+def _conflict_across(group: Sequence[Question]) -> Conflict:
+    return Conflict(group[0].text, tuple(dict.fromkeys(f"{one.truth.answer} in {one.source}" for one in group)))
+
+
+def conflict_words(conflicts: Sequence[Conflict], where: str = "there") -> str:
     """How many there are, with an example."""
     count, first = len(conflicts), conflicts[0]
     text = " ".join(first.text.split())
     shown = text if len(text) <= 60 else f"{text[:57]}..."
-    questions = "1 question stands" if count == 1 else f"{count} questions stand"
-    return f"{questions} there with different answers, e.g. '{shown}' with {' and '.join(first.answers[:SHOWN])}"
+    stand = f"{counted(count, 'question')} {'stands' if count == 1 else 'stand'} {where}"
+    return f"{stand} with different answers, e.g. '{shown}' with {' and '.join(first.answers[:SHOWN])}"

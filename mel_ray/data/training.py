@@ -1,18 +1,29 @@
 """Training questions from one source or several: loaded, without repetitions, within their band, rendered."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sized
 from dataclasses import dataclass, replace
 
 from mel_ray.config.schema import Config, TrainSourceConfig
 from mel_ray.data.chat import ChatTokenizer
-from mel_ray.data.datasets import load
+from mel_ray.data.datasets import Loaded, load
 from mel_ray.data.interleave import Turns
 from mel_ray.data.pass_rate_file import within_band
-from mel_ray.data.prompts import Rendered, usable_prompts
-from mel_ray.data.repetitions import asked
-from mel_ray.records.problem import ConfigError, Problem
+from mel_ray.data.prompts import Rendered, too_long_words, usable_prompts
+from mel_ray.data.repetitions import Conflict, Settlement, settle_across
+from mel_ray.records.problem import ConfigError, Problem, counted
 from mel_ray.records.question import Question
-from mel_ray.rewards.registry import plain_form
+
+
+@dataclass(frozen=True, slots=True)
+class SourceQuestions:
+    """The questions of a source that may be rendered; `dropped` are sentences about what was left out or disputed."""
+
+    source: TrainSourceConfig
+    key: str
+    loaded: Loaded
+    questions: tuple[Question, ...]
+    conflicts: tuple[Conflict, ...]
+    dropped: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,37 +36,63 @@ class TrainSource:
     dropped: tuple[str, ...] = ()
 
 
-class Seen:
-    """The questions of the sources so far."""
+def prefix(name: str, sources: Sized) -> str:
+    """What a sentence about one of the sources begins with."""
+    return f"source {name}: " if len(sources) > 1 else ""
 
-    def __init__(self) -> None:
-        self._first: dict[object, Question] = {}
 
-    def new(self, questions: Sequence[Question], source: TrainSourceConfig, key: str) -> tuple[list[Question], str]:
-        """The questions that no earlier source has, and a sentence about the others.
+def load_questions(config: Config, problems: list[Problem]) -> list[SourceQuestions]:
+    """The questions of every source that has no problem; those of the others are added to `problems`."""
+    loaded: list[tuple[TrainSourceConfig, str, Loaded]] = []
+    for source in config.data.sources:
+        key = config.data.source_key(source)
+        try:
+            loaded.append((source, key, load(source, key)))
+        except ConfigError as error:
+            problems += error.problems
+    try:
+        settled = settle_across(
+            [
+                (source, key, [replace(one, source=source.name) for one in found.questions])
+                for source, key, found in loaded
+            ]
+        )
+    except ConfigError as error:
+        problems += error.problems
+        return []
+    made = []
+    for (source, key, found), left in zip(loaded, settled, strict=True):
+        try:
+            made.append(_questions(source, key, found, left))
+        except ConfigError as error:
+            problems += error.problems
+    return made
 
-        Raises:
-            ConfigError: one has another answer there, and `conflicts` forbids that.
-        """
-        kept, repeated, contradicted = [], 0, []
-        own: dict[object, Question] = {}
-        for question in questions:
-            earlier = self._first.get(asked(question))
-            if earlier is None:
-                kept.append(question)
-                own.setdefault(asked(question), question)
-                continue
-            repeated += 1
-            if plain_form(earlier.truth.answer) != plain_form(question.truth.answer):
-                contradicted.append((earlier, question))
-        if contradicted and source.conflicts == "error":
-            first, second = contradicted[0]
-            why = f"{len(contradicted)} of its questions stand in an earlier source with another answer, e.g. "
-            why += f"{first.text[:80]!r} with {first.truth.answer!r} in {first.source}, {second.truth.answer!r} here"
-            raise ConfigError([Problem(key, None, why, f"mend them, or set {key}.conflicts=drop")])
-        self._first |= own
-        others = f", {len(contradicted)} of them with another answer" if contradicted else ""
-        return kept, _count(repeated, f"an earlier source has the same{others}")
+
+def _questions(source: TrainSourceConfig, key: str, loaded: Loaded, left: Settlement) -> SourceQuestions:
+    dropped = [
+        *loaded.notes,
+        _dropped(left.repeated, "an earlier source has the same"),
+        _dropped(left.dropped, "another source has the same with another answer"),
+    ]
+    if left.disputed:
+        dropped.append(f"{counted(left.disputed, 'question')} kept that another source has with another answer")
+    if not left.kept:
+        why = f"nothing is left: {'; '.join(filter(None, dropped))}"
+        remedy = f"set {key}.conflicts=keep, also in the others" if left.dropped else "put it first"
+        raise ConfigError([Problem(key, None, why, f"leave it out, or {remedy}")])
+    band = within_band(left.kept, source, key)
+    dropped += [
+        _dropped(band.outside, f"pass rate not in {list(source.pass_rate or ())}"),
+        _dropped(band.unmeasured, f"not measured in {source.pass_rate_file}"),
+    ]
+    return SourceQuestions(
+        source, key, loaded, band.questions, (*loaded.conflicts, *left.conflicts), tuple(filter(None, dropped))
+    )
+
+
+def _dropped(number: int, why: str) -> str:
+    return f"{counted(number, 'question')} dropped: {why}" if number else ""
 
 
 def load_training(config: Config, tokenizer: ChatTokenizer) -> tuple[TrainSource, ...]:
@@ -63,44 +100,19 @@ def load_training(config: Config, tokenizer: ChatTokenizer) -> tuple[TrainSource
     Raises:
         ConfigError: with every problem of every source.
     """
-    seen, shares, made = Seen(), _shares(config.data.sources), []
     problems: list[Problem] = []
-    for source, share in zip(config.data.sources, shares, strict=True):
+    turns = Turns([source.weight for source in config.data.sources])
+    shares = dict(zip((source.name for source in config.data.sources), turns.weights, strict=True))
+    made = []
+    for one in load_questions(config, problems):
         try:
-            made.append(_source(config, source, share, seen, tokenizer))
+            rendered = usable_prompts(config, tokenizer, one.questions, one.loaded.rows, one.key, one.source.prompt)
         except ConfigError as error:
             problems += error.problems
+            continue
+        dropped = (*one.dropped, *too_long_words(config, rendered.too_long))
+        name = one.source.name
+        made.append(TrainSource(name, shares[name] / turns.period, rendered, dropped))
     if problems:
         raise ConfigError(problems)
     return tuple(made)
-
-
-def _shares(sources: Iterable[TrainSourceConfig]) -> list[float]:
-    turns = Turns([source.weight for source in sources])
-    return [weight / turns.period for weight in turns.weights]
-
-
-def _source(
-    config: Config, source: TrainSourceConfig, share: float, seen: Seen, tokenizer: ChatTokenizer
-) -> TrainSource:
-    key = config.data.source_key(source)
-    loaded = load(source, key)
-    named = [replace(question, source=source.name) for question in loaded.questions]
-    new, repeated = seen.new(named, source, key)
-    if not new:
-        why = "earlier sources have all of its questions"
-        raise ConfigError([Problem(key, None, why, "leave it out, or put it first")])
-    band = within_band(new, source, key)
-    rendered = usable_prompts(config, tokenizer, band.questions, loaded.rows, key, source.prompt)
-    dropped = [
-        *loaded.notes,
-        repeated,
-        _count(band.outside, f"pass rate not in {list(source.pass_rate or ())}"),
-        _count(band.unmeasured, f"not measured in {source.pass_rate_file}"),
-        _count(rendered.too_long, f"longer than {config.prompt_limit} prompt tokens"),
-    ]
-    return TrainSource(source.name, share, rendered, tuple(filter(None, dropped)))
-
-
-def _count(number: int, why: str) -> str:
-    return f"{number} question{'s' if number > 1 else ''} dropped: {why}" if number else ""

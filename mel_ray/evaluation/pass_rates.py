@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from mel_ray.config.schema import Config
 from mel_ray.records.evaluation import PassRate
 from mel_ray.records.ports import Rewards, Rollout
+from mel_ray.records.problem import counted
 from mel_ray.records.row import Row
 from mel_ray.records.trajectory import FinishReason, Prompt, Sampling, derive_seed
 from mel_ray.records.verdict import Outcome
@@ -58,7 +59,7 @@ def histogram_text(rates: Sequence[PassRate], band: tuple[float, float] = (0.1, 
         return "no questions measured"
     counts = Counter(map(_bin, rates))
     samples, top, (low, high) = rates[0].samples, max(counts.values()), band
-    lines = [f"pass rates of {len(rates)} questions, {samples} samples each"]
+    lines = [f"pass rates of {counted(len(rates), 'question')}, {counted(samples, 'sample')} each"]
     for label in _bins(samples):
         bar = "#" * -(-WIDTH * counts[label] // top)
         lines.append(f"  {label:>7}  {counts[label]:>6}  {bar}".rstrip())

@@ -5,6 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A number with its noun, as in "1 question" and "2 questions"."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     path: str

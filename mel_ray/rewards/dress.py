@@ -74,6 +74,7 @@ _NEGATIVE_ROOT = re.compile(r"\\sqrt\s*\[(\d*[13579])\]\s*\{\s*-([^{}+-]+)\}")
 _ANNOUNCED = re.compile(
     r"(?i)^\s*(?:the\s+)?(?:final\s+|correct\s+)?(?:answer|option|choice|答案)\s*(?:is|是)?\s*:?\s*(?=$|\(?[A-J]\)?\s*$|[-+\d\\$(])"
 )
+_SIGNED_CHOICE = re.compile(r"^\s*\(([A-J])\)\s+(?=[-+]\S)")  # (C) -5 is choice C, (C) - 5 a difference
 _SHORT = re.compile(r"\\sqrt\s*(\d|[a-zA-Z](?![a-zA-Z]))")
 
 
@@ -107,6 +108,7 @@ def _undressed_once(answer: str) -> str:
     text = currency_as_unit(text)
     text = re.sub(r"(?<=[\d}]),\s+", ";", text)  # a comma with a space after it separates
     text = _SPACE.sub(" ", text)
+    text = _SIGNED_CHOICE.sub(r"(\1).", text)
     text = re.sub(r"\\frac\s+(\d)\s+(\d)", r"\\frac{\1}{\2}", text)
     text = re.sub(r"([_^])\s*(\w)\s+(?=\w)", r"\1{\2}", text)
     text = re.sub(r"(?<=\d)\s+(?=\d)", ";", text)

@@ -2,7 +2,7 @@
 
 import json
 import os
-import selectors
+import select
 import signal
 import subprocess
 import sys
@@ -47,15 +47,15 @@ class JudgeProcess:
         """One line of the child; None at the deadline, empty at its death."""
         assert self._child.stdout
         descriptor, until = self._child.stdout.fileno(), time.monotonic() + seconds
-        with selectors.DefaultSelector() as selector:
-            selector.register(descriptor, selectors.EVENT_READ)
-            while b"\n" not in self._buffer:
-                if not selector.select(max(0.0, until - time.monotonic())):
-                    return None
-                received = os.read(descriptor, 1 << 16)
-                if not received:
-                    return b""
-                self._buffer += received
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        while b"\n" not in self._buffer:
+            if not poll.poll(max(0.0, until - time.monotonic()) * 1000):
+                return None
+            received = os.read(descriptor, 1 << 16)
+            if not received:
+                return b""
+            self._buffer += received
         line, _, rest = bytes(self._buffer).partition(b"\n")
         self._buffer = bytearray(rest)
         return line

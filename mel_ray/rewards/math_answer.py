@@ -33,6 +33,9 @@ _ONLY_AS_TEXT = re.compile(
 _RATIO = re.compile(r"(\d+)/(\d+)|\\frac\{(\d+)\}\{(\d+)\}")
 _ARROW = re.compile(r"\\(?:(?:Long|long)?(?:left)?[rR]ightarrow|Leftrightarrow|implies|therefore|because)(?![a-zA-Z])")
 _NOT_EVALUATED = re.compile(r"\\(?:begin|setminus|cap|mid|forall|exists|mapsto|mathbb|emptyset)(?![a-zA-Z])|\\\{")
+_BRACES_AS_FACTOR = re.compile(  # 2\{x\} may be a product or twice a fractional part
+    r"(?:[\d)]|(?<![a-zA-Z\\])[a-zA-Z]|\\pi)\\\{|\\\}(?:[\w(]|\\(?:frac|sqrt|pi)(?![a-zA-Z]))"
+)
 _RADIANS = re.compile(r"\\(?:pi|a?r?c?(?:sin|cos|tan|cot|sec|csc))(?![a-zA-Z])")
 _NO_LETTERS = re.compile(r"\\(?:begin|end)\{[^{}]*\}|\\text\{[^{}]*\}|_\{[^{}]*\}|_.")
 _NO_VARIABLES = ("e", "i", "d", "\\circ", "\\prime", "\\Pr")
@@ -215,6 +218,8 @@ class _Comparison:
 def _math_verify(plain: str, gold: str) -> bool:
     """Math-Verify's verdict, unless the variables differ."""
     if _letters(plain) != _letters(gold) or bool(_RELATION.search(plain)) != bool(_RELATION.search(gold)):
+        return False
+    if _BRACES_AS_FACTOR.search(plain) or _BRACES_AS_FACTOR.search(gold):
         return False
     from math_verify import parse, verify  # 0.4 s to import, and plain numbers never need it
 

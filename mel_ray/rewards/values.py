@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
+from mel_ray.rewards.constant_terms import read_terms
 from mel_ray.rewards.numbers import read_number
 
 DIGITS = 250
@@ -23,7 +24,10 @@ MIN_POINTS, ENOUGH_POINTS = 3, 5
 _POINTS = ("1.3717", "-1.7320", "5", "0.4142", "-2", "2.6131", "7", "-0.3183", "3", "0.6180", "11", "0.1592", "13", "2",
            "19.3770", "-3.4142")  # fmt: skip
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?|[a-zA-Z]|\\[a-zA-Z]+ ?|\\frac\{[^{}]*\}\{[^{}]*\})?\^\\circ(?![a-zA-Z])")
-_FACTOR = re.compile(r"(?<![\w.^_}])(\d+(?:\.\d+)?)(?=\(|\{)")  # the parser takes 2(1/3) for a mixed number
+# The parser takes 2(1/3) and (2)\frac{1}{3} for mixed numbers.
+_FACTOR = re.compile(
+    r"((?:(?<![\w.^_}])|(?<=\\cdot)|(?<=\\times))\d+(?:\.\d+)?)(?=[({\[])|(\))(?=\(|\\frac(?![a-zA-Z]))"
+)
 _CONSTANT = re.compile(r"(?<![a-zA-Z\\])([EeIi])_(?:\{([a-zA-Z0-9]+)\}|([a-zA-Z0-9]))")  # E_1 is no multiple of e
 _DECIMAL = re.compile(r"(?<![\d.])(\d*)\.(\d+)(?![\d.])")
 _SUBSCRIPT = re.compile(
@@ -38,11 +42,17 @@ _FRACTION_OF = re.compile(r"\\(?:arc)?(sin|cos|tan|cot|sec|csc)\s*\^\s*\{?-1\}?"
 @lru_cache(maxsize=256)
 def parsed(plain: str, is_complex: bool) -> Any:
     """The sympy expression of an undressed answer, or None where it cannot be read."""
+    found = read_terms(plain, is_complex)
+    return parsed_in_full(plain, is_complex) if found is None else found
+
+
+def parsed_in_full(plain: str, is_complex: bool) -> Any:
+    """What Math-Verify's parser reads, or None."""
     from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy, normalize_latex
     from latex2sympy2_extended.math_normalization import NormalizationConfig
 
     latex = _FRACTION_OF.sub(r"\\arc\1", _DEGREES.sub(_radians, plain.replace(";", ",")))
-    latex = _FACTOR.sub(r"\1\\cdot", latex)
+    latex = _FACTOR.sub(r"\1\2\\cdot", latex)
     latex = re.sub(r"\\(gamma|zeta|Gamma)(?![a-zA-Z])(?!\s*\()", r"g_{\1}", latex)
     latex = _CONSTANT.sub(r"Q_{\1\2\3}", latex)
     latex = _SUBSCRIPT.sub(_plain_subscript, latex).replace("'", "^{\\prime}")

@@ -56,6 +56,16 @@ def test_an_entry_takes_the_keys_of_a_source():
         ("[./data/my set.json.gz]", "Write my_set=./data/my set.json.gz"),
         ("mine=my.jsonl", "Write eval.benchmarks=[mine=my.jsonl]"),
         ("[{path: my.jsonl}]", "this entry has no name"),
+        ("['=x/a.jsonl']", "eval.benchmarks==x/a.jsonl: this entry has no name. Write a=x/a.jsonl."),
+        ("['a=']", "eval.benchmarks=a=: this entry has no path. Write a=my.jsonl."),
+        ("['=']", "this entry has no path. Write mine=my.jsonl."),
+        ("[[aime24]]", "a list cannot be an entry. Put all entries into one list."),
+        ("[{name: [a]}]", "there is no such benchmark"),
+        ("[null]", "there is no such benchmark"),
+        ("''", "this is a list. Write eval.benchmarks=[]."),
+        ("{a: b}", "`mel keys eval.benchmarks` prints what it takes"),
+        ("[{name: mine, path: my.jsonl, limit: 0}]", "eval.benchmarks[mine].limit=0: input should be"),
+        ("[{name: mine, source: [b]}]", "Write {name: mine, path: my.jsonl}"),
         ("[{name: mine}]", "there is no such benchmark"),
         ("[{name: mine, source: my.jsonl}]", "Write {name: mine, path: my.jsonl}"),
         ("[{name: mine, path: my.jsonl, quest: q}]", "Did you mean 'question'?"),
@@ -65,13 +75,15 @@ def test_what_is_not_understood_is_a_sentence(text, why):
     with pytest.raises(ConfigError) as caught:
         compose_config([f"eval.benchmarks={text}"])
     assert why in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_names_are_those_of_metrics_and_stand_once():
     def problems(text):
         return [str(problem) for problem in find_problems(compose_config([f"eval.benchmarks={text}"]))]
 
-    assert any("the name stands in metrics" in one for one in problems("['a b=c.jsonl']"))
+    (named,) = problems("['a b=c.jsonl']")
+    assert named.startswith("eval.benchmarks[a b].name='a b': the name stands in metrics")
     assert any("named twice" in one for one in problems("[a=b.jsonl,a=c.jsonl]"))
     assert problems("[a=b.jsonl,b=c.jsonl]") == []
 

@@ -10,6 +10,7 @@ from mel_ray.config.load import compose_config
 from mel_ray.config.schema import ModelConfig, SourceConfig
 from mel_ray.data.chat import ChatTokenizer
 from mel_ray.data.datasets import load
+from mel_ray.data.files import is_hub_id
 from mel_ray.data.model_folder import EMBEDDED, locate_model
 from mel_ray.data.repetitions import asked
 from mel_ray.records.problem import ConfigError
@@ -86,3 +87,37 @@ def test_the_same_words_with_other_options_are_another_question():
     assert asked(one) != asked(other)
     assert one.question_id != other.question_id
     assert Question("Which is true?", Truth("A")).question_id == Question("Which is true?", Truth("B")).question_id
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\ufeff\u2060 \u00ad", "\u200e\n\u200f"])
+@pytest.mark.parametrize("as_row", [lambda text: text, lambda text: [{"role": "user", "content": text}]])
+def test_characters_without_width_are_no_question_and_no_answer(tmp_path, text, as_row):
+    rows = [
+        {"question": "Q", "answer": "1"},
+        {"question": as_row(text), "answer": "1"},
+        {"question": "R", "answer": text},
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = load(SourceConfig(kind="table", path=str(tmp_path / "a.jsonl")))
+    assert [one.text for one in found.questions] == ["Q"]
+    assert [one.reason for one in found.dropped] == ["no question", "no answer"]
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "line"),
+    [
+        ("a.jsonl", '{{"question": "Q", "answer": "1"}}\n{{"question": "R", "answer": {digits}}}\n', 2),
+        ("a.json", '[\n{{"question": "{digits}", "answer": "1"}},\n{{"question": "R",\n"answer": -{digits}}}]', 4),
+    ],
+)
+def test_a_number_of_too_many_digits_is_named_with_its_line(tmp_path, name, written, line):
+    (tmp_path / name).write_text(written.format(digits="7" * 5000))
+    with pytest.raises(ConfigError) as caught:
+        load(SourceConfig(kind="table", path=str(tmp_path / name)))
+    assert f"{name}: line {line} holds a number of more than 4300 digits: write it as text" in str(caught.value)
+    assert "sys." not in str(caught.value)
+
+
+def test_a_path_on_the_hub_is_owner_and_name():
+    assert is_hub_id("Qwen/Qwen3-8B")
+    assert not any(map(is_hub_id, ("model", "./model", "~/model", "/model", "../model", "a/b/c")))

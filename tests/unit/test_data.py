@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mel_ray.cli.check import checked_and_prepared
 from mel_ray.config.load import compose_config
 from mel_ray.config.schema import ModelConfig, SourceConfig
 from mel_ray.data.chat import ChatTokenizer
@@ -16,7 +17,7 @@ from mel_ray.data.model_folder import EMBEDDED, locate_model
 from mel_ray.data.prompts import Cursor, PromptStream, render_prompts
 from mel_ray.records.problem import ConfigError
 from mel_ray.records.question import Question, Truth
-from tests.unit.builders import prompt
+from tests.unit.builders import config_of, prompt
 
 MODEL = ModelConfig(path="embedded", max_context=512, dtype="float32")
 
@@ -127,6 +128,23 @@ def test_too_long_questions_are_dropped_and_counted():
     rendered = render_prompts(questions, tokenizer, "Problem: {{ question }}", 64)
     assert [one.question.text for one in rendered.prompts] == ["short"]
     assert rendered.too_long == 1
+
+
+def test_without_room_for_a_prompt_that_alone_is_said():
+    with pytest.raises(ConfigError) as caught:
+        checked_and_prepared(config_of("model.max_context=16"))
+    about = [str(one) for one in caught.value.problems if one.path.startswith(("model.max_context", "data"))]
+    assert len(about) == 1 and "no room for a prompt" in about[0]
+
+
+def test_one_of_a_kind_is_said_in_the_singular(tmp_path):
+    table = config_of("data.train.kind=table", f"data.train.path={tmp_path}/q.jsonl")
+    (tmp_path / "q.jsonl").write_text('{"question": "1 + 1?", "answer": "2"}')
+    with pytest.raises(ConfigError, match="the dataset has only 1 usable question"):
+        checked_and_prepared(table)
+    (tmp_path / "q.jsonl").write_text(json.dumps({"question": "long " * 900, "answer": "2"}))
+    with pytest.raises(ConfigError, match="the only question is longer than the limit of"):
+        checked_and_prepared(table)
 
 
 @given(st.integers(1, 40), st.integers(0, 5), st.lists(st.integers(1, 30), min_size=1, max_size=6), st.integers(0, 5))

@@ -154,7 +154,7 @@ def test_a_vocabulary_larger_than_the_embedding(tmp_path):
     tokenizer = byte_level()
     size = tokenizer.get_vocab_size()
     assert problems(write_model(tmp_path, tokenizer, vocab_size=size)) == ""
-    assert "1 token(s) beyond the" in problems(write_model(tmp_path, tokenizer, vocab_size=size - 1))
+    assert "1 token beyond the" in problems(write_model(tmp_path, tokenizer, vocab_size=size - 1))
     tokenizer.add_tokens(["<new>"])
     assert f"'<new>' ({size})" in problems(write_model(tmp_path, tokenizer, vocab_size=size))
 

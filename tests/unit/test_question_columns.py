@@ -164,7 +164,13 @@ def test_rows_are_chosen_by_columns(where, found, tmp_path):
 
 
 def test_a_filter_that_nothing_passes(tmp_path):
-    assert "no questions in it where {'lang': 'xx'}" in sentence(tmp_path, WHERE, where={"lang": "xx"})
+    for where, written in (
+        ({"lang": "xx"}, "{lang: xx}"),
+        ({"lang": ("xx", None), "level": 9}, "{lang: [xx, null], level: 9}"),
+        ({"question": None}, "{question: null}"),
+    ):
+        expected = f"data.train.where={written}: of 4 rows none has these values. Change it."
+        assert sentence(tmp_path, WHERE, where=where) == expected
     said = sentence(tmp_path, WHERE, where={"language": "en"})
     assert "no column 'language'" in said and "data.train.where" in said
 
@@ -218,3 +224,13 @@ def test_public_math_solutions_hold_their_answers():
     )  # fmt: skip
     found = load(source).questions
     assert all(plain_form(one.truth.answer) == plain_form(one.columns["answer"]) for one in found)
+
+
+def test_options_in_a_csv_file_are_json_text(tmp_path):
+    (tmp_path / "q.csv").write_text('question,choices,answer\nWhich?,"[""red"", ""blue""]",B\n')
+    source = SourceConfig(
+        kind="table", path=f"{tmp_path}/q.csv", question="{{ question }} {{ choices | lettered }}", options="choices"
+    )
+    (question,) = load(source).questions
+    assert question.text == "Which? A. red\nB. blue"
+    assert question.truth.options == ("red", "blue")

@@ -7,6 +7,7 @@ import pytest
 
 from mel_ray.records.experience import Draft, DraftState
 from mel_ray.records.ledger import DraftFate, Ledger, TrajectoryFate
+from mel_ray.records.problem import counted
 from mel_ray.records.question import Question, Truth
 from mel_ray.records.row import (
     RowKind,
@@ -70,6 +71,7 @@ WEIGHTS = {name: [0.0, 0.0] for name in ("pg_weight", "nll_weight", "advantages"
         {"mask": [0, 1]},
         {"token_ids": [[1, 2, 3]]},
         {"old_logprobs": [-1.0]},
+        {"versions": [1]},
         {"reference_logprobs": [-1.0] * 3},
     ],
 )
@@ -154,3 +156,9 @@ def test_seeds_depend_on_every_part_and_fit_vllm():
     assert len(seeds) == 72
     assert all(0 <= seed < 2**31 for seed in seeds)
     assert derive_seed(1, 2, "q", 3) == derive_seed(1, 2, "q", 3)
+
+
+def test_counts_have_a_singular():
+    assert [counted(number, "question") for number in range(3)] == ["0 questions", "1 question", "2 questions"]
+    assert counted(1, "trajectory", "trajectories") == "1 trajectory"
+    assert counted(2, "trajectory", "trajectories") == "2 trajectories"

@@ -1,12 +1,17 @@
 """`mel score`: what a line may say, what is refused, and where Math-Verify differs."""
 
+import csv
 import gzip
 import json
+from dataclasses import replace
 
 import pytest
 
 from mel_ray.cli.mel import main
 from mel_ray.cli.score_lines import Defaults, read_lines, rules_of
+from mel_ray.config.schema import SourceConfig
+from mel_ray.data.golds import truth_of
+from mel_ray.records.question import Truth
 from mel_ray.rewards.functions import Judgement
 
 GOOD = {"response": "\\boxed{1}", "answer": "1"}
@@ -66,11 +71,13 @@ def test_rules_and_tolerance_of_a_line(tmp_path):
     [
         ({"tolerance": "x"}, "the tolerance is 'x', not a number"),
         ({"tolerance": -1}, "the tolerance is -1, not a number of at least 0"),
-        ({"tolerance": float("nan")}, "the tolerance is nan"),
+        ({"tolerance": [float("nan")]}, "the tolerance is [nan]"),
+        ({"tolerance": 10**400}, "the tolerance is 1000"),
         ({"tolerance": True}, "the tolerance is True"),
         ({"tolerance": [1, "x"]}, "the tolerance is [1, 'x']"),
         ({"options": 3}, "the options are"),
-        ({"options": ["one"]}, "1 options"),
+        ({"options": ["one"]}, "there is 1 option;"),
+        ({"options": {"label": 3, "text": "x"}}, "not two lists of one length"),
         ({"options": {"A": "x", "C": "y"}}, "labelled A, C; they must be A, B, C"),
         ({"extract": "box"}, "there is no rule 'box'; there are: boxed"),
         ({"extract": 5}, "the extraction rules are 5"),
@@ -78,7 +85,7 @@ def test_rules_and_tolerance_of_a_line(tmp_path):
         ({"answer": True}, "boolean"),
         ({"answer": None}, "no answer"),
         ({"answer": " "}, "no answer"),
-        ({"answer": []}, "the answer is an empty list"),
+        ({"answer": []}, "no answer (the list is empty)"),
         ({"answer": {"a": 1}}, "the answer is an object"),
         ({"alternatives": {"a": 1}}, "the alternatives is an object"),
         ({"response": None}, "the response is None, not a text"),
@@ -93,6 +100,42 @@ def test_a_bad_value_is_one_sentence_with_its_line(tmp_path, capsys, said, why):
     assert f"{file}: line 3: " in sentence
     assert why in sentence
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_columns_of_csv_hold_json_or_commas_as_in_a_dataset(tmp_path):
+    columns = {"answer": '["4", "5"]', "options": '["4", "5"]', "tolerance": "0.2,0", "extract": '["hashes"]'}
+    file = tmp_path / "in.csv"
+    with file.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerows([["response", *columns, "alternatives"], ["x", *columns.values(), '["six", "seven"]']])
+    (line,) = read_lines(file, Defaults())
+    assert line.question.truth == Truth("4, 5", ("six", "seven"), (0.2, 0.0), ("4", "5"))
+    assert line.rules == ("hashes",)
+    source = SourceConfig(kind="table", question="response", options="options", tolerance="tolerance")
+    assert truth_of(line.columns, source) == replace(line.question.truth, alternatives=())
+
+
+@pytest.mark.parametrize("given", [[0.2, 0], "[0.2, 0]", "0.2,0", " 0.2 , 0 "])
+def test_several_tolerances_are_read_alike_everywhere(tmp_path, given):
+    (line, _) = lines_of(tmp_path, [GOOD | {"tolerance": given}, GOOD])
+    source = SourceConfig(kind="table", tolerance="tolerance")
+    assert line.question.truth.tolerance == truth_of(line.columns, source).tolerance == (0.2, 0.0)
+
+
+@pytest.mark.parametrize("given", [None, "", " ", float("nan")])
+def test_no_tolerance_is_zero(tmp_path, given):
+    assert lines_of(tmp_path, [GOOD | {"tolerance": given}, GOOD])[0].question.truth.tolerance == 0.0
+
+
+def test_a_function_needs_no_answer(tmp_path, capsys):
+    rows = [{"response": "x", "right": True}, {"response": "x", "right": True, "answer": None}]
+    found = judged(tmp_path, rows, "--function", "tests.unit.test_score:polite")
+    assert [row["verdict"] for row in found] == ["correct", "correct"]
+    found = judged(tmp_path, rows[:1], "--function", "tests.unit.test_score:polite")
+    assert [row["verdict"] for row in found] == ["correct"]
+    file = tmp_path / "in.jsonl"
+    assert main(["score", "--input", str(file), "--output", str(tmp_path / "other.jsonl")]) == 2
+    assert "line 1: it lacks 'answer'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("given", ["boxed,", ",", "", "nothing"])

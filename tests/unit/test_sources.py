@@ -90,12 +90,23 @@ def test_a_file_of_ones_own_may_hold_the_list(tmp_path):
     ("override", "told"),
     [
         ("data.train=[]", "data.train=[]: this list needs at least one source."),
-        ("data.train=[{name: a, wieght: 3}]", "data.train.0.wieght: there is no such key. Did you mean 'weight'?"),
-        ("data.train=[{name: a}, {name: b, colums: 3}]", "data.train.1.colums: there is no such key."),
-        ("data.train=[{name: a, weight: 0}]", "data.train.0.weight=0: input should be greater than 0."),
-        ("data.train=[{name: a, weight: -1}]", "data.train.0.weight=-1: input should be greater than 0."),
-        ("data.train=[{name: a, weight: nan}]", "data.train.0.weight=nan: input should be"),
-        ("data.train=[3]", "data.train.0=3: this is a section."),
+        ("data.train=[{name: a, wieght: 3}]", "data.train[a].wieght: there is no such key. Did you mean 'weight'?"),
+        ("data.train=[{name: a}, {name: b, colums: 3}]", "data.train[b].colums: there is no such key."),
+        ("data.train=[{name: a, weight: 0}]", "data.train[a].weight=0: input should be greater than 0."),
+        ("data.train=[{name: a, weight: -1}]", "data.train[a].weight=-1: input should be greater than 0."),
+        ("data.train=[{name: a, weight: nan}]", "data.train[a].weight=nan: input should be"),
+        ("data.train=[3]", "data.train[0]=3: an entry of this list is a mapping."),
+        (
+            "data.train=[s1.jsonl,{name: b, path: b.csv}]",
+            "data.train[0]=s1.jsonl: an entry of this list is a mapping. Write {name: s1, path: s1.jsonl}.",
+        ),
+        (
+            "data.train=['a=x/s1.jsonl']",
+            "data.train[0]=a=x/s1.jsonl: an entry of this list is a mapping. Write {name: a,",
+        ),
+        ("data.train=s1.jsonl", "data.train=s1.jsonl: this is a section. Write data=table data.train.path=s1.jsonl."),
+        ("data.train=[{path: x, limit: 0}]", "data.train[0].limit=0: input should be"),
+        ("data.train=[{name: null, path: x}]", "data.train[0].name: input should be"),
         ("data.train.wieght=3", "data.train.wieght: there is no such key. Did you mean 'data.train.weight'?"),
     ],
 )
@@ -122,6 +133,11 @@ def test_a_list_and_a_key_of_one_source_do_not_go_together():
         ("{count: 9, name: a/b}, {count: 9, name: c}", "data.train[a/b].name='a/b': the name stands in metrics"),
         ("{count: 9, name: ''}, {count: 9, name: c}", "data.train[].name='': the name stands in metrics"),
         ("{count: 9, name: 'größe'}, {count: 9, name: c}", "the name stands in metrics"),
+        (
+            "{count: 9, name: 'a\nb'}, {count: 9, name: c}",
+            r"data.train['a\nb'].name='a\nb': the name stands in metrics",
+        ),
+        ("{count: 9, answer_pattern: '####'}", "data.train[0].answer_pattern=####: it has no group."),
         (
             "{count: 9, name: a, prompt: '{{ q }}'}",
             "data.train[a].prompt={{ q }}: UndefinedError: 'q' is undefined.",
@@ -186,16 +202,51 @@ def test_a_question_of_two_sources_counts_once_and_is_said(tmp_path):
     a = write(tmp_path / "a.jsonl", *((f"Q {n}?", str(n)) for n in range(10)))
     b = write(tmp_path / "b.jsonl", ("Q  3?", "3"), ("Q 4?", "5"), *((f"R {n}?", "1") for n in range(10)))
     found = prepared({"name": "a", "path": a}, {"name": "b", "path": b}, eval__benchmarks="[]")
-    assert [len(one.rendered.prompts) for one in found.sources] == [10, 10]
+    assert [len(one.rendered.prompts) for one in found.sources] == [9, 10]
     assert found.dropped == [
-        "source b: 2 questions dropped: an earlier source has the same, 1 of them with another answer"
+        "source a: 1 question dropped: another source has the same with another answer",
+        "source b: 1 question dropped: an earlier source has the same",
+        "source b: 1 question dropped: another source has the same with another answer",
     ]
-    answers = {prompt.question.text: prompt.question.truth.answer for prompt in found.prompts.prompts}
-    assert answers["Q 4?"] == "4"
-    refused = told({"name": "a", "path": a}, {"name": "b", "path": b, "conflicts": "error"})
-    assert refused.startswith("data.train[b]: 1 of its questions stand in an earlier source with another answer, e.g.")
-    assert "'Q 4?' with '4' in a, '5' here" in refused
-    assert "earlier sources have all of its questions" in told({"name": "a", "path": a}, {"name": "b", "path": a})
+    assert "Q 4?" not in {prompt.question.text for prompt in found.prompts.prompts}
+    for first, second in (("drop", "error"), ("error", "drop"), ("keep", "error")):
+        refused = told({"name": "a", "path": a, "conflicts": first}, {"name": "b", "path": b, "conflicts": second})
+        assert refused == (
+            f"data.train[{'a' if first == 'error' else 'b'}].conflicts=error: 1 question stands in several sources "
+            "with different answers, e.g. 'Q 4?' with 4 in a and 5 in b. Mend the data, or use drop or keep."
+        )
+    refused = told({"name": "a", "path": a}, {"name": "b", "path": a})
+    assert "data.train[b]: nothing is left: 10 questions dropped: an earlier source has the same" in refused
+
+
+@pytest.mark.parametrize(
+    ("settings", "left"),
+    [
+        (("drop", "drop", "drop"), []),
+        (("keep", "keep", "drop"), []),
+        (("keep", "keep", "keep"), [("a", "1"), ("b", "2")]),
+    ],
+)
+def test_a_question_with_several_answers_is_dropped_from_all_sources_or_kept_with_each(tmp_path, settings, left):
+    entries = [
+        {"name": name, "path": write(tmp_path / f"{name}.jsonl", ("Q?", answer), (f"{name}?", "7")), "conflicts": how}
+        for name, answer, how in zip("abc", "121", settings, strict=True)
+    ]
+    found = prepared(*entries, eval__benchmarks="[]", rollout__prompts_per_step="1", algorithm__minibatches="1")
+    kept = [prompt.question for prompt in found.prompts.prompts]
+    assert [(one.source, one.truth.answer) for one in kept if one.text == "Q?"] == left
+    assert len({one.question_id for one in kept}) == len(kept) == 3 + len(left)
+    if left:
+        assert "source b: 1 question kept that another source has with another answer" in found.dropped
+
+
+def test_other_right_answers_are_part_of_the_answer(tmp_path):
+    entries = [{"name": name, "path": str(tmp_path / f"{name}.jsonl"), "answers": "any"} for name in "ab"]
+    for name, answers in {"a": ["1", "one"], "b": ["1", "two"]}.items():
+        rows = [{"question": "Q?", "answer": answers}, {"question": f"{name}?", "answer": "1"}]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = prepared(*entries, eval__benchmarks="[]", rollout__prompts_per_step="1", algorithm__minibatches="1")
+    assert [prompt.question.text for prompt in found.prompts.prompts] == ["a?", "b?"]
 
 
 def test_problems_of_all_sources_are_said_at_once(tmp_path):
