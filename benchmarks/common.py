@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import statistics
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from typing import Any
 
 from mel_ray.config.load import compose_config
 from mel_ray.config.schema import Config
+from mel_ray.data.model_folder import EMBEDDED
 from mel_ray.data.prepare import Prepared, prepare
 from mel_ray.driver.loop import Loop
 from mel_ray.driver.state import RunState
@@ -61,8 +63,22 @@ async def running_pools(overrides: Sequence[str]) -> AsyncIterator[tuple[Config,
         yield config, prepared, pools
 
 
-def loop_for(config: Config, prepared: Prepared, pools: Pools) -> Loop:
-    return make_loop(config, pools, prepared.prompts.prompts, NoArchive())
+def loop_for(config: Config, prepared: Prepared, pools: Pools, state: RunState | None = None) -> Loop:
+    return make_loop(config, pools, prepared.prompts.prompts, NoArchive(), state)
+
+
+def long_context_model(folder: Path, end_scale: float) -> Path:
+    """The embedded model, told that it may go on for 1024 tokens; its end-of-turn embedding scaled down makes it
+    forget to stop now and then, which gives completions a long tail."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(EMBEDDED, folder)
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"max_position_embeddings": 1024}))
+    weights = load_file(folder / "model.safetensors")
+    weights["model.embed_tokens.weight"][settings["eos_token_id"]] *= end_scale
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
 
 
 async def renew_experience(pools: Pools, config: Config) -> None:

@@ -8,42 +8,52 @@ stage, every stage waiting for the whole batch. Prints medians and ratios of one
 import argparse
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 from benchmarks.common import finish, loop_for, median, running_pools
 from mel_ray.config.schema import Config
 from mel_ray.data.prepare import Prepared
+from mel_ray.driver.batches import Batches
 from mel_ray.driver.buffer import Buffer
 from mel_ray.driver.explorer import Explorer
 from mel_ray.driver.loop import Loop
 from mel_ray.driver.wiring import Pools
 from mel_ray.mel.replay import prove
 from mel_ray.records.row import Explored, is_mixed
+from mel_ray.records.trajectory import Prompt
 
 
 class StagedExplorer(Explorer):
-    """The same stages with a barrier after each: what most systems do."""
+    """The same stages with a barrier after each: what most systems do. For batches of fixed questions."""
 
-    async def batch(self, step: int) -> list[Explored]:
-        gather, prompts = asyncio.gather, self.data.take(self.cfg.rollout.prompts_per_step)
-        groups = await gather(*(self.rollout.generate(prompt, self._sampling(prompt, step)) for prompt in prompts))
-        judged = await gather(*(self.rewards.judge(group) for group in groups))
-        mixed = [i for i, rows in enumerate(judged) if is_mixed(rows)]
-        drafted = await gather(*(self.experience.abstract(judged[i], step) for i in mixed))
-        parsed = [draft for drafts in drafted for draft in drafts if draft.fate is None]
-        replays = await gather(*(self.experience.replay(draft, step) for draft in parsed))
-        verdicts = await gather(*(self.rewards.judge(replay) for replay in replays))
-        of_draft = {draft.sample: rows for draft, rows in zip(parsed, verdicts, strict=True)}
-        explored: list[Explored] = list(judged)
-        for i, drafts in zip(mixed, drafted, strict=True):
-            own = [of_draft.get(draft.sample, ()) for draft in drafts]
-            explored[i] = (*judged[i], *prove(drafts, own, self.cfg.mel.min_correct_replays))
-        return explored
+    def __init__(self, cfg: Config, *parts: Any) -> None:
+        super().__init__(cfg, *parts)
+        self._barriers: dict[tuple[int, str], asyncio.Barrier] = defaultdict(
+            lambda: asyncio.Barrier(cfg.rollout.prompts_per_step)
+        )
+
+    async def explore(self, prompt: Prompt, step: int) -> Explored:
+        group = await self.rollout.generate(prompt, self._sampling(prompt, step))
+        await self._barriers[step, "rollouts"].wait()
+        judged = await self.rewards.judge(group)
+        await self._barriers[step, "verdicts"].wait()
+        if not self.cfg.mel.enabled:
+            return judged
+        drafts = await self.experience.abstract(judged, step) if is_mixed(judged) else ()
+        await self._barriers[step, "drafts"].wait()
+        replays = await asyncio.gather(*(self.experience.replay(draft, step) for draft in drafts if draft.fate is None))
+        await self._barriers[step, "replays"].wait()
+        verdicts = iter(await asyncio.gather(*(self.rewards.judge(own) for own in replays)))
+        judged_replays = [() if draft.fate else next(verdicts) for draft in drafts]
+        return (*judged, *prove(drafts, judged_replays, self.cfg.mel.min_correct_replays))
 
 
 def staged_loop_for(config: Config, prepared: Prepared, pools: Pools) -> Loop:
     loop = loop_for(config, prepared, pools)
-    loop.buffer = Buffer(StagedExplorer(config, loop.data, pools.rollout, pools.rewards, pools.experience).batch)
+    explorer = StagedExplorer(config, pools.rollout, pools.rewards, pools.experience)
+    loop.buffer = Buffer(Batches(explorer.explore, loop.data, config), config.driver.capacity, config.run.steps)
     return loop
 
 

@@ -8,33 +8,17 @@ made to forget its end now and then. Prints trajectories per second of both, and
 import argparse
 import asyncio
 import json
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.common import finish, loop_for, median, running_pools
+from benchmarks.common import finish, long_context_model, loop_for, median, running_pools
 from mel_ray.data.datasets import load
-from mel_ray.data.model_folder import EMBEDDED
 from mel_ray.driver.loop import Loop
 
 WORKLOADS = {"embedded": (64, 1.0, 12), "long_tail": (512, 0.28, 4)}  # cap in tokens, end-token scale, rounds
 PROMPTS, GROUP = 16, 8
-
-
-def long_context_model(folder: Path, end_scale: float) -> Path:
-    """The embedded model, told that it may go on for 1024 tokens; its end-of-turn embedding scaled down makes it
-    forget to stop now and then, which gives completions a long tail."""
-    from safetensors.torch import load_file, save_file
-
-    shutil.copytree(EMBEDDED, folder)
-    settings = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(settings | {"max_position_embeddings": 1024}))
-    weights = load_file(folder / "model.safetensors")
-    weights["model.embed_tokens.weight"][settings["eos_token_id"]] *= end_scale
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
 
 
 class Trl:
@@ -76,7 +60,7 @@ async def compare(python: str, model: Path, cap: int, rounds: int) -> dict[str, 
         "eval.benchmarks=[]", "eval.max_tokens=64",
     ]  # fmt: skip
     async with running_pools(overrides) as (config, prepared, pools):
-        questions = [(f"Problem: {q.question}", q.answer) for q in load(config.data.train).questions]
+        questions = [(f"Problem: {q.text}", q.truth.answer) for q in load(config.data.train).questions]
         with tempfile.TemporaryDirectory() as scratch:
             job = {"model": str(model), "questions": questions, "prompts": PROMPTS, "group": GROUP, "threads": 2}
             trl = Trl(python, job | {"max_tokens": cap, "temperature": 1.0, "scratch": scratch})

@@ -13,9 +13,10 @@ from mel_ray.data.chat import ChatTokenizer
 from mel_ray.data.prepare import Prepared, prepare
 from mel_ray.mel.writer import abstraction_prompt
 from mel_ray.policy.registry import ALGORITHMS
-from mel_ray.records.problem import ConfigError
+from mel_ray.records.problem import ConfigError, counted
 from mel_ray.rewards.mixture import judge_of
 from mel_ray.rewards.reward_problems import find_reward_problems
+from mel_ray.run.bottleneck import gain_text, last_alternating_run
 from mel_ray.run.folder import RunFolder, find_run_problems
 
 
@@ -89,20 +90,33 @@ def plan_text(config: Config) -> str:
     lines.append(f"{'in all':<20}{sum(p.actors for p in plan.pools):>7}{plan.cpus:>7g}{plan.gpus:>6}")
     lines.append("")
     lines.append(
-        f"batch: {rollout.prompts_per_step} prompts x {rollout.group_size} = {plan.trajectories} trajectories a step, "
-        f"{config.algorithm.minibatches * config.algorithm.epochs} optimizer step(s) of "
-        f"{plan.trajectories_per_update}; {config.run.steps} steps"
+        f"batch: {counted(rollout.prompts_per_step, 'prompt')} x {rollout.group_size} = "
+        f"{counted(plan.trajectories, 'trajectory', 'trajectories')} a step, "
+        f"{counted(config.algorithm.minibatches * config.algorithm.epochs, 'optimizer step')} of "
+        f"{plan.trajectories_per_update}; {counted(config.run.steps, 'step')}"
     )
     lines.append(algorithm_text(config.algorithm))
     lines.append(reward_text(config.reward))
     lines.append(
-        f"meta-experience: weight {mel.weight:g}, {mel.pairs_per_group} pair(s) a mixed group, "
-        f"{mel.replays} replay(s), template {mel.template.name}"
+        f"meta-experience: weight {mel.weight:g}, {counted(mel.pairs_per_group, 'pair')} a mixed group, "
+        f"{counted(mel.replays, 'replay')}, template {mel.template.name}"
         if mel.enabled
         else "meta-experience: off"
     )
-    lines.append(f"context: {config.model.max_context} tokens; learning rate {config.algorithm.lr:g}")
+    lines.append(f"context: {counted(config.model.max_context, 'token')}; learning rate {config.algorithm.lr:g}")
+    lines.append(driver_text(config))
     return "\n".join(lines)
+
+
+def driver_text(config: Config) -> str:
+    """How the halves overlap; where they alternate, what it would bring if they did not."""
+    driver, rollout = config.driver, config.rollout
+    if config.is_off_policy:
+        partial = f", partial with {rollout.oversample:g} more under way" if rollout.partial else ""
+        ahead, versions = counted(driver.capacity, "batch", "batches"), counted(driver.max_staleness, "version")
+        return f"driver: {ahead} ahead, publish {driver.publish}{partial}; older than {versions}: {driver.stale}"
+    found = last_alternating_run(Path(config.run.dir), config.model.path)
+    return "driver: exploring and learning alternate" + (f"; by run {found[0]}, {gain_text(found[1])}" if found else "")
 
 
 def algorithm_text(algorithm: AlgorithmConfig) -> str:
@@ -111,6 +125,7 @@ def algorithm_text(algorithm: AlgorithmConfig) -> str:
         "dual clip": algorithm.dual_clip,
         "log-ratio clamp": algorithm.log_ratio_clamp,
         "importance cap": algorithm.importance_cap,
+        "importance floor": algorithm.importance_floor,
         f"KL in the {algorithm.kl.where} by {algorithm.kl.estimator}": algorithm.kl.coefficient,
         "entropy": algorithm.entropy_coefficient,
         "overlong zone": algorithm.overlong_zone,
@@ -120,6 +135,8 @@ def algorithm_text(algorithm: AlgorithmConfig) -> str:
     parts = [f"advantage {algorithm.advantage} {scope}", f"surrogate {algorithm.surrogate}"]
     if algorithm.surrogate != "logprob":
         parts.append(f"clip -{algorithm.clip_low:g} +{algorithm.clip_high:g}")
+    if algorithm.denominator == "sampled":
+        parts.append("ratio to the sampled logprobs")
     parts += [
         f"aggregation {algorithm.aggregation}",
         *(f"{name} {value:g}" for name, value in options.items() if value),
@@ -143,7 +160,7 @@ def stop_text(tokenizer: ChatTokenizer) -> str:
 def source_lines(prepared: Prepared) -> list[str]:
     """The share of every source, where there are several."""
     return [
-        f"source {source.name}: {len(source.rendered.prompts)} questions, {source.share:.1%} of every batch"
+        f"source {source.name}: {counted(len(source.rendered.prompts), 'question')}, {source.share:.1%} of every batch"
         for source in prepared.sources[1:] and prepared.sources
     ]
 
@@ -154,7 +171,8 @@ def prompt_lines(prepared: Prepared) -> list[str]:
     for source in prepared.sources:
         first = source.rendered.prompts[0].token_ids
         of_source = f" of {source.name}" if len(prepared.sources) > 1 else ""
-        lines += [f"--- a prompt{of_source} ({len(first)} tokens) ---", prepared.tokenizer.decode_with_specials(first)]
+        lines.append(f"--- a prompt{of_source} ({counted(len(first), 'token')}) ---")
+        lines.append(prepared.tokenizer.decode_with_specials(first))
     return lines
 
 
@@ -163,10 +181,10 @@ def prompts_text(config: Config, prepared: Prepared) -> str:
     tokenizer, question = prepared.tokenizer, prepared.prompts.prompts[0].question.text
     user = abstraction_prompt(config.mel.template, question, "<an incorrect solution>", "<a correct solution>")
     lines = [
-        f"questions: {len(prepared.prompts.prompts)} to train on, from {prepared.prompts.rows} rows",
+        f"questions: {len(prepared.prompts.prompts)} to train on, from {counted(prepared.prompts.rows, 'row')}",
         *source_lines(prepared),
         *prepared.dropped,
-        *(f"benchmark {b.name}: {len(b.prompts)} questions" for b in prepared.benchmarks),
+        *(f"benchmark {b.name}: {counted(len(b.prompts), 'question')}" for b in prepared.benchmarks),
         "",
         *prompt_lines(prepared),
         "--- an abstraction prompt ---",

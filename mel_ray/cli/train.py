@@ -12,7 +12,7 @@ from mel_ray.config.schema import Config
 from mel_ray.data.prepare import Prepared
 from mel_ray.driver.state import RunState
 from mel_ray.records.ports import Sink
-from mel_ray.records.problem import ConfigError, Problem
+from mel_ray.records.problem import ConfigError, Problem, counted
 from mel_ray.run.folder import RunFolder, open_run
 
 HELP = f"""\
@@ -48,7 +48,7 @@ def read_state(checkpoint: Path | None, config: Config) -> RunState:
         ) from error
     is_exported = (checkpoint.parents[1] / "export" / "config.json").exists()
     if state.step > config.run.steps or (state.step == config.run.steps and is_exported):
-        why = f"run '{config.run.name}' already has {state.step} steps"
+        why = f"run '{config.run.name}' already has {counted(state.step, 'step')}"
         raise ConfigError([Problem("run.steps", config.run.steps, why, "raise it to train further")])
     return state
 
@@ -65,7 +65,7 @@ def make_sinks(config: Config, folder: RunFolder, done: int) -> list[Sink]:
         settings = config.observe
         dump = config.model_dump(mode="json")
         sinks.append(WandbSink(folder.path, str(config.run.name), settings.wandb_project, settings.wandb, dump))
-    sinks.append(make_console(config.observe.console, config.run.steps, done))
+    sinks.append(make_console(config.observe.console, config.run.steps, done, config.driver.capacity))
     return sinks
 
 
@@ -73,6 +73,7 @@ async def run_steps(
     config: Config, prepared: Prepared, folder: RunFolder, checkpoint: Path | None, state: RunState
 ) -> None:
     """Run until the steps are done; `state` tells at any time what has been done."""
+    from mel_ray.driver.batches import WaitingBatches, waiting_in
     from mel_ray.driver.loop import Watch
     from mel_ray.driver.wiring import Pools, connected_to_ray, make_loop
     from mel_ray.evaluation.journal import RunJournals
@@ -87,11 +88,13 @@ async def run_steps(
         status = "failed"
         try:
             archive = RunArchive(folder, pools.store, config.observe.trajectories, config.run.seed)
-            loop = make_loop(config, pools, prepared.prompts.prompts, archive, state)
+            waiting = await waiting_in(checkpoint, pools.store) if checkpoint else []
+            loop = make_loop(config, pools, prepared.prompts.prompts, archive, state, waiting)
             memory = loop.learner.memory
             if checkpoint is not None:
                 await memory.load(checkpoint)
-            checkpoints = Checkpoints(folder.checkpoints, config.checkpoint.keep, [pools.policy, memory])
+            explored = WaitingBatches(loop.buffer.batches, loop.data, state, pools.store)
+            checkpoints = Checkpoints(folder.checkpoints, config.checkpoint.keep, [pools.policy, memory, explored])
             journals = RunJournals(folder, pools.store)
             await loop.run(Watch(state, pools.evaluator, prepared.benchmarks, journals, checkpoints, sinks))
             await pools.policy.export(folder.export)

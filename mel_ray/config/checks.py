@@ -3,13 +3,14 @@
 import re
 from collections.abc import Iterator
 
+from mel_ray.config.driving_checks import find_driving_problems
 from mel_ray.config.plan import Machine, make_plan
-from mel_ray.config.schema import Config, SourceConfig
+from mel_ray.config.schema import AlgorithmConfig, Config, SourceConfig
 from mel_ray.config.section import algorithms, transports
 from mel_ray.config.source_checks import find_source_problems
 from mel_ray.config.table_checks import find_benchmark_problems, find_column_problems
 from mel_ray.config.templates import template_problem
-from mel_ray.records.problem import Problem
+from mel_ray.records.problem import Problem, counted
 from mel_ray.weights.registry import transport_of
 
 NAME_LENGTH, NAME_BYTES = 100, 255  # of a run; file systems limit bytes
@@ -22,9 +23,10 @@ def find_problems(config: Config) -> list[Problem]:
         *_batch(config),
         *_reward(config),
         *_algorithm(config),
-        *_context(config),
+        *context_problems(config),
         *_mel(config),
         *_prompts(config),
+        *find_driving_problems(config),
         *find_source_problems(config.data),
         *_cluster(config),
     ]
@@ -67,7 +69,8 @@ def _batch(config: Config) -> Iterator[Problem]:
         yield Problem(
             "algorithm.minibatches",
             algorithm.minibatches,
-            f"{rollout.prompts_per_step} prompts per step cannot be divided into {algorithm.minibatches} mini-batches",
+            f"{counted(rollout.prompts_per_step, 'prompt')} per step cannot be divided into "
+            f"{counted(algorithm.minibatches, 'mini-batch', 'mini-batches')}",
             "make rollout.prompts_per_step a multiple of it",
         )
     if rollout.temperature == 0:
@@ -89,9 +92,28 @@ def _algorithm(config: Config) -> Iterator[Problem]:
     if algorithm.dual_clip is not None and algorithm.dual_clip <= 1.0 + algorithm.clip_high:
         why = f"it must lie above 1 + clip_high = {1 + algorithm.clip_high:g}"
         yield Problem("algorithm.dual_clip", algorithm.dual_clip, why, "verl uses 3.0")
+    yield from _correction(algorithm)
 
 
-def _context(config: Config) -> Iterator[Problem]:
+def _correction(algorithm: AlgorithmConfig) -> Iterator[Problem]:
+    """Of the ratio's denominator and of the importance weight."""
+    floor, cap = algorithm.importance_floor, algorithm.importance_cap
+    if algorithm.denominator == "sampled" and algorithm.surrogate == "logprob":
+        why, remedy = "the logprob surrogate has no ratio", "use proximal, with algorithm.importance_cap off policy"
+        yield Problem("algorithm.denominator", "sampled", why, remedy)
+    elif algorithm.denominator == "sampled" and cap is not None:
+        why = "the ratio is taken to the sampled logprobs already, so an importance weight would correct a second time"
+        yield Problem("algorithm.importance_cap", cap, why, "set it to null, or algorithm.denominator=proximal")
+    if floor is not None and cap is None:
+        why = "without algorithm.importance_cap there are no importance weights"
+        yield Problem("algorithm.importance_floor", floor, why, "set the cap too; IcePop uses 0.5 and 5")
+    elif floor is not None and cap is not None and floor >= cap:
+        why = f"it must lie below algorithm.importance_cap={cap:g}"
+        yield Problem("algorithm.importance_floor", floor, why, "lower it; IcePop uses 0.5 and 5")
+
+
+def context_problems(config: Config) -> Iterator[Problem]:
+    """Where a prompt and what is generated after it cannot fit the context."""
     context, prompt = config.model.max_context, config.data.max_prompt_tokens
     if prompt is None:
         if config.prompt_limit < 1:
@@ -134,7 +156,7 @@ def _mel(config: Config) -> Iterator[Problem]:
         yield Problem(
             "mel.min_correct_replays",
             mel.min_correct_replays,
-            f"there are only mel.replays={mel.replays} replays",
+            f"there are only mel.replays={mel.replays}",
             "lower it or raise mel.replays",
         )
     for name, fields in (("abstraction", ("question", "incorrect", "correct")), ("replay", ("question", "experience"))):
@@ -177,7 +199,7 @@ def _cluster(config: Config) -> Iterator[Problem]:
         yield Problem(
             "cluster.rollout.tensor_parallel",
             cluster.rollout.tensor_parallel,
-            f"an engine must fit one node of {cluster.gpus_per_node} GPUs",
+            f"an engine must fit one node of {counted(cluster.gpus_per_node, 'GPU')}",
             "lower it",
         )
 
@@ -191,7 +213,7 @@ def find_resource_problems(config: Config, machine: Machine) -> list[Problem]:
             Problem(
                 "cluster",
                 None,
-                f"the plan needs {plan.gpus} GPUs and {where} has {machine.gpus:g}",
+                f"the plan needs {counted(plan.gpus, 'GPU')} and {where} has {machine.gpus:g}",
                 "choose a smaller cluster= preset or lower cluster.rollout.engines and cluster.policy.ranks",
             )
         )

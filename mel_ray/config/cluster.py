@@ -99,6 +99,8 @@ class ClusterConfig(Section):
     """GPUs of each machine."""
     weight_transfer: Transport = "auto"
     """How weights travel to the engines; auto chooses by device and number of nodes."""
+    weight_delta: bool = False
+    """Send only the elements that changed since the last update, bit for bit; for gloo across slow networks."""
     rollout: RolloutPoolConfig = RolloutPoolConfig()
     experience: ExperiencePoolConfig = ExperiencePoolConfig()
     verifier: VerifierPoolConfig = VerifierPoolConfig()

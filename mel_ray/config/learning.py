@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mel_ray.config.section import NameIn, Section, aggregations, algorithms, pair_choices
+from mel_ray.config.section import MustBe, NameIn, Section, aggregations, algorithms, pair_choices
 from mel_ray.config.templates import MelTemplate
-from mel_ray.records.step import KlEstimator, Surrogate
+from mel_ray.records.step import Denominator, KlEstimator, Surrogate
 
 Advantage = Annotated[str, NameIn("advantage estimator", algorithms)]
 Aggregation = Annotated[str, NameIn("aggregation", aggregations)]
@@ -64,12 +64,16 @@ class AlgorithmConfig(Section):
     """Dual clip c: with a negative advantage A, the objective is at least c A; null is off."""
     log_ratio_clamp: float | None = Field(None, gt=0.0)
     """Bound on the absolute log ratio; tokens beyond it have no gradient. null is off."""
+    denominator: Denominator = "proximal"
+    """Denominator of the ratio: the policy before the update, or the logprobs with which the tokens were sampled."""
     importance_cap: float | None = Field(None, gt=0.0)
     """Cap on the importance weight pi_trainer / pi_engine; null uses no importance weights."""
+    importance_floor: float | None = Field(None, gt=0.0)
+    """Lower bound of the importance weight, in addition to the cap; null leaves it open."""
     importance_level: Literal["token", "sequence"] = "token"
     """Whether an importance weight belongs to a token or to a whole sequence."""
     importance_mode: Literal["truncate", "mask"] = "truncate"
-    """What happens to importance weights above the cap: lowered to the cap, or set to zero."""
+    """What happens to importance weights outside the cap and the floor: moved to the bound, or set to zero."""
     kl: KlConfig = KlConfig()
     entropy_coefficient: float = 0.0
     """Size of the entropy bonus; a negative value penalises entropy."""
@@ -95,7 +99,7 @@ class AlgorithmConfig(Section):
     """Training steps over which the learning rate rises linearly."""
     weight_decay: float = Field(0.0, ge=0.0)
     """Weight decay of AdamW."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: Annotated[tuple[float, float], MustBe("two numbers, as in [0.9,0.95]")] = (0.9, 0.95)
     """Decay rates of AdamW's two moments."""
     max_grad_norm: float = Field(1.0, gt=0.0)
     """Gradients with a larger global norm are scaled down to it."""

@@ -10,11 +10,15 @@ from pydantic import Field, TypeAdapter, WrapValidator, model_validator
 from pydantic_core import PydanticCustomError
 
 from mel_ray.config.cluster import ClusterConfig
+from mel_ray.config.driving import DriverConfig
 from mel_ray.config.learning import AlgorithmConfig, MelConfig
-from mel_ray.config.section import NameIn, Section, extraction_rules
+from mel_ray.config.names import entry_key
+from mel_ray.config.section import MustBe, NameIn, Section, extraction_rules
 
 ExtractionRule = Annotated[str, NameIn("extraction rule", extraction_rules)]
-AllowedValue = str | int | float | bool | None
+Name = Annotated[str, Field(coerce_numbers_to_str=True)]
+Value = Annotated[str | int | float | bool | None, MustBe("text, a number, true, false or null")]
+Allowed = Annotated[Value | tuple[Value, ...], MustBe("a value or a list of values")]
 
 
 class RunConfig(Section):
@@ -30,6 +34,8 @@ class RunConfig(Section):
     """Number of training steps."""
     resume: Literal["never", "auto"] = "never"
     """What to do if a run of this name exists: refuse (never), or continue from its last checkpoint (auto)."""
+    replay_order: str | None = None
+    """Run (a name in run.dir, or a folder) whose order of arrival is repeated, so that its curve comes out again."""
 
 
 class ModelConfig(Section):
@@ -45,7 +51,7 @@ class ModelConfig(Section):
     """System message of every prompt; null for none."""
     chat_template: str | None = None
     """Chat template in Jinja, or a template's name in the model; null takes the model's default (docs/data.md)."""
-    template_arguments: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
+    template_arguments: dict[Name, Value] = Field(default_factory=dict)
     """Arguments of the chat template, e.g. {enable_thinking: false} for Qwen3."""
     stop_tokens: tuple[str, ...] = ()
     """Tokens that end a completion, in addition to the tokenizer's end-of-sequence token."""
@@ -75,14 +81,14 @@ class SourceConfig(Section):
     """Table: column of a numeric tolerance of the answer; null for exact answers."""
     options: str | None = None
     """Table: column of a multiple-choice question's options; null where there are none."""
-    where: dict[str, AllowedValue | tuple[AllowedValue, ...]] = Field(default_factory=dict)
+    where: dict[Name, Allowed] = Field(default_factory=dict)
     """Table: keep only rows whose columns have these values, or one of a list of values."""
     strip_prefix: str = ""
     """Table: text to remove from the start of questions that begin with it."""
     strip_suffix: str = ""
     """Table: text to remove from the end of questions that end with it."""
     deduplicate: bool = True
-    """Keep one of several questions with the same text."""
+    """Keep one of several questions with the same text and the same answer."""
     conflicts: Literal["drop", "keep", "error"] = "drop"
     """What to do with a question that stands there with different answers: drop it, keep it with each, or stop."""
     limit: int | None = Field(None, ge=1)
@@ -106,7 +112,7 @@ class TrainSourceConfig(SourceConfig):
     """Among several sources: how often questions are taken from this one, relative to the other weights."""
     prompt: str | None = None
     """User message in Jinja for the questions of this source; null takes data.prompt."""
-    pass_rate: tuple[float, float] | None = None
+    pass_rate: Annotated[tuple[float, float] | None, MustBe("[lowest,highest], as in [0.1,0.9]")] = None
     """Keep only questions with a pass rate in [lowest, highest], as measured by `mel pass-rate`; null keeps all."""
     pass_rate_file: str | None = None
     """File written by `mel pass-rate`, for pass_rate."""
@@ -138,8 +144,10 @@ class DataConfig(Section):
         return self.train if isinstance(self.train, tuple) else (self.train,)
 
     def source_key(self, source: TrainSourceConfig) -> str:
-        """How problems name a training source: data.train, or data.train[name] in a list."""
-        return f"data.train[{source.name}]" if isinstance(self.train, tuple) else "data.train"
+        """How problems name a training source."""
+        if not isinstance(self.train, tuple):
+            return "data.train"
+        return entry_key("data.train", source.name if "name" in source.model_fields_set else self.train.index(source))
 
 
 class RewardPart(Section):
@@ -169,7 +177,7 @@ class RewardConfig(Section):
     """Rules that look for the answer in a response; the first that finds one counts."""
     function: str | None = None
     """Your own reward as package.module:function (docs/rewards.md); null uses the built-in verifier."""
-    parts: dict[str, RewardPart] = Field(default_factory=dict)
+    parts: dict[Name, RewardPart] = Field(default_factory=dict)
     """Weights of named parts whose sum is the reward, as in {correct: 1, format: 0.2}; empty rewards correctness."""
     max_failure_rate: float = Field(0.2, gt=0.0, le=1.0)
     """Share of judgements that may end in a timeout or an error before the run stops."""
@@ -188,13 +196,17 @@ class RolloutConfig(Section):
     """Nucleus sampling threshold; training supports only 1."""
     max_tokens: int = Field(96, ge=1)
     """Longest completion, in tokens."""
+    partial: bool = False
+    """Close a batch when enough questions are done; sequences still running go on under the next weights."""
+    oversample: float = Field(0.5, gt=0.0)
+    """With partial: questions under way beyond prompts_per_step, as a fraction of it."""
 
 
 class BenchmarkSourceConfig(SourceConfig):
     """The questions of a benchmark; all of them are asked unless it says otherwise."""
 
     deduplicate: bool = False
-    """Keep one of several questions with the same text."""
+    """Keep one of several questions with the same text and the same answer."""
     conflicts: Literal["drop", "keep", "error"] = "keep"
     """What to do with a question that stands there with different answers: drop it, keep it with each, or stop."""
 
@@ -271,11 +283,17 @@ class Config(Section):
     reward: RewardConfig = RewardConfig()
     rollout: RolloutConfig = RolloutConfig()
     algorithm: AlgorithmConfig = AlgorithmConfig()
+    driver: DriverConfig = DriverConfig()
     mel: MelConfig
     cluster: ClusterConfig = ClusterConfig()
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     observe: ObserveConfig = ObserveConfig()
+
+    @property
+    def is_off_policy(self) -> bool:
+        """Whether a sample may be older than the policy that trains on it."""
+        return self.driver.capacity > 0 or self.rollout.partial
 
     @property
     def prompt_limit(self) -> int:

@@ -1,20 +1,57 @@
-"""Between exploring and learning: batches that were explored and not yet learned from.
+"""Between exploring and learning: at most `capacity` batches are explored ahead of the one that is learned.
 
-Waits for the explorer. With capacity 0 nothing is explored ahead: a batch is explored when the learner asks for it,
-by the very weights that are then trained (on policy).
+Waits for the explorer. With capacity 0 a batch is explored when the learner asks for it, by the very weights that are
+then trained (on policy).
 """
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
 
+from mel_ray.driver.batches import Asked, Batches
 from mel_ray.records.row import Explored
-
-Explore = Callable[[int], Awaitable[list[Explored]]]
 
 
 class Buffer:
-    def __init__(self, explore: Explore) -> None:
-        self._explore = explore
+    """`explored_in`: seconds from the start of the batch taken last to its close. `idle`: seconds in which the explorer
+    had no room, between the last two calls of `take`."""
+
+    def __init__(self, batches: Batches, capacity: int, last: int) -> None:
+        self.batches, self._capacity, self._last = batches, capacity, last
+        self._tasks: dict[int, asyncio.Task[tuple[list[Asked], float]]] = {}
+        self._running, self._idle_since = 0, time.monotonic()
+        self.start: Callable[..., asyncio.Task[Any]] = asyncio.create_task  # how an exploration is begun
+        self.explored_in = self.idle = 0.0
 
     async def take(self, step: int) -> list[Explored]:
-        """The batch of a step."""
-        return await self._explore(step)
+        """The batch of a step; from now on those after it may be explored, up to the last step."""
+        now = time.monotonic()
+        self.idle, self._idle_since = 0.0 if self._running else now - self._idle_since, now
+        for ahead in range(step, max(step, min(step + self._capacity, self._last)) + 1):
+            if ahead not in self._tasks:
+                self._running += 1
+                self._tasks[ahead] = self.start(self._explored(ahead))
+        task = self._tasks.pop(step)
+        try:
+            batch, self.explored_in = await task
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        return self.batches.hand_over(batch)
+
+    async def _explored(self, step: int) -> tuple[list[Asked], float]:
+        started = time.monotonic()
+        try:
+            return await self.batches.batch(step), time.monotonic() - started
+        finally:
+            self._running -= 1
+            self._idle_since = time.monotonic()
+
+    async def close(self) -> None:
+        """Stop exploring; what is under way is given up."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        self._tasks.clear()
+        await self.batches.close()

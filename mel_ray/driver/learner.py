@@ -41,15 +41,17 @@ class Learner:
     def __init__(self, cfg: Config, policy: Policy, memory: Memory, archive: Archive) -> None:
         self.cfg, self.policy, self.memory, self.archive = cfg, policy, memory, archive
 
-    async def learn(self, step: int, explored: Sequence[Explored]) -> Learned:
-        settings, rows = self._settings(step), rows_of(explored)
+    async def learn(self, step: int, explored: Sequence[Explored], version: int = 0) -> Learned:
+        """`version`: the weights that the policy has."""
+        settings, rows = self._settings(step, version), rows_of(explored)
+        oldest = version - self.cfg.driver.max_staleness
         try:
-            rows, lessons, minibatches = await self._weighed(rows, step)
+            rows, lessons, minibatches = await self._weighed(rows, step, oldest)
             steps = await self._with_logprobs(self._steps(minibatches, step), settings)
         except BaseException:
             await self.archive.record(step, rows)  # nothing explored is lost
             raise
-        rows = settle_fates(rows, steps)
+        rows = settle_fates(rows, steps, oldest)
         recording = asyncio.create_task(self.archive.record(step, rows))
         try:
             update = await self.policy.train(steps, settings)  # Eqs. 7, 9, 10
@@ -58,21 +60,25 @@ class Learner:
             raise
         return Learned(rows, lessons, len(minibatches), settings, update, recording)
 
-    async def _weighed(self, rows: list[Row], step: int) -> tuple[list[Row], Lessons, list[tuple[Row, ...]]]:
+    async def _weighed(
+        self, rows: list[Row], step: int, oldest: int
+    ) -> tuple[list[Row], Lessons, list[tuple[Row, ...]]]:
         """Reward and credit, who takes part, what is internalised, and the weight of every token."""
         algorithm = self.cfg.algorithm
         rows = await self._with_penalty_logprobs(rows)
-        rows = decide(score(rows, algorithm, self.cfg.rollout.max_tokens, self._penalties(rows)), algorithm)
+        rows = score(rows, algorithm, self.cfg.rollout.max_tokens, self._penalties(rows))
+        rows = decide(rows, algorithm, oldest if self.cfg.driver.stale == "drop" else None)
         lessons = self._lessons(rows, step)
         return rows, lessons, weigh(rows, lessons, self.cfg)
 
-    def _settings(self, step: int) -> TrainSettings:
+    def _settings(self, step: int, version: int) -> TrainSettings:
         algorithm, mel = self.cfg.algorithm, self.cfg.mel
         slow_every = mel.reptile.every if mel.enabled else 0
         return TrainSettings(
             lr=learning_rate(algorithm, step, self.cfg.run.steps),
             loss=loss_settings(algorithm),
             epochs=algorithm.epochs,
+            version=version if self.cfg.is_off_policy else None,
             slow_rate=mel.reptile.rate if slow_every and step % slow_every == 0 else None,
         )
 
@@ -137,14 +143,15 @@ class Learner:
     ) -> tuple[OptimizerStep, ...]:
         """The steps with what their loss compares with: the ratio's denominator, where an optimizer step comes before
         another on attempts, and the reference."""
-        has_old = settings.epochs > 1 or any(step.optimizer == "policy" for step in steps[1:])
+        is_repeated = settings.epochs > 1 or any(step.optimizer == "policy" for step in steps[1:])
+        has_old = is_repeated and settings.loss.denominator == "proximal"
         result = []
         for step in steps:
             shards = step.shards
             if has_old:
                 shards = await self._attached(shards, of_reference=False)
             else:
-                shards = map_rows(shards, lambda row: replace(row, old_logprobs=None))
+                shards = map_rows(shards, _without_old_logprobs)
             if settings.loss.needs_reference:
                 shards = await self._attached(shards, of_reference=True)
             result.append(replace(step, shards=shards))
@@ -175,3 +182,7 @@ class Learner:
                     if row.has_weight or (row.ref, row.index) not in found:
                         found[row.ref, row.index] = logprobs
         return found
+
+
+def _without_old_logprobs(row: Row) -> Row:
+    return row if row.old_logprobs is None else replace(row, old_logprobs=None)

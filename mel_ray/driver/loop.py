@@ -1,5 +1,6 @@
 """The training loop: one verb a line; what it leaves behind; and the guard that stops it when the verifier fails."""
 
+import asyncio
 from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
@@ -8,6 +9,7 @@ from mel_ray.config.schema import Config
 from mel_ray.driver.buffer import Buffer
 from mel_ray.driver.learner import Learner
 from mel_ray.driver.metrics import Clock, step_metrics
+from mel_ray.driver.order import AsItComes, Order
 from mel_ray.driver.source_metrics import source_metrics
 from mel_ray.driver.state import RunState
 from mel_ray.records.evaluation import Benchmark
@@ -26,16 +28,25 @@ class Loop:
 
     def __init__(
         self, cfg: Config, state: RunState, data: Data, buffer: Buffer, learner: Learner, publisher: Publisher,
-        engines: Engines,
+        engines: Engines, order: Order | None = None,
     ) -> None:  # fmt: skip
-        self.cfg, self.state, self.data = cfg, state, data
+        self.cfg, self.state, self.data, self.order = cfg, state, data, order or AsItComes()
         self.buffer, self.learner, self.publisher, self.engines = buffer, learner, publisher, engines
         self.guard = FailureGuard(cfg.reward.max_failure_rate)
 
     async def run(self, watch: "Watch") -> None:
         """From the state's step to the last; the engines begin with the trainer's very weights."""
-        first, last = self.state.step + 1, self.cfg.run.steps
         await self.publisher.publish(self.state.version)
+        async with asyncio.TaskGroup() as exploring:
+            # A failed exploration ends the run, whatever the learner is waiting for.
+            self.buffer.start = exploring.create_task
+            try:
+                await self._steps(watch)
+            finally:
+                await self.buffer.close()
+
+    async def _steps(self, watch: "Watch") -> None:
+        first, last = self.state.step + 1, self.cfg.run.steps
         if first == 1 and self.cfg.eval.before:
             await watch.evaluate(0)
         for step in range(first, last + 1):
@@ -51,15 +62,18 @@ class Loop:
     async def step(self, step: int) -> StepReport:
         clock = Clock()
         explored = await self.buffer.take(step)
-        clock.lap("time/explore")
+        clock.lap("time/wait")
+        if self.cfg.rollout.partial and not self.cfg.driver.capacity:
+            await self.engines.pause()  # on policy nothing is sampled while the policy trains
         self.guard.watch(explored)
-        busy_share = await self.engines.busy_share()
-        learned = await self.learner.learn(step, explored)
+        engine_measures = await self.engines.measures()
+        learned = await self.learner.learn(step, explored, self.state.version)
         clock.lap("time/train")
         version = self.state.version + learned.update.moved
         try:
             if learned.update.moved:
-                await self.publisher.publish(version)
+                await self.publish(version)
+            await self.engines.resume()
             clock.lap("time/publish")
         finally:
             await learned.recording
@@ -68,8 +82,17 @@ class Loop:
         self.state.finish_step(step, self.data.position, version, ledger)
         metrics = step_metrics(learned, ledger, self.cfg.algorithm.minibatches) | clock.total("time/step")
         metrics |= source_metrics(learned.rows, [source.name for source in self.cfg.data.sources])
-        metrics |= {"engine/busy_share": busy_share, "policy/lr": learned.settings.lr, "policy/version": float(version)}
+        metrics |= {"time/explore": self.buffer.explored_in, "time/room": self.buffer.idle}
+        metrics |= engine_measures | {"policy/lr": learned.settings.lr, "policy/version": float(version)}
         return StepReport(step, metrics, ledger)
+
+    async def publish(self, version: int) -> None:
+        """Give the engines the policy's weights: once they are empty, or under what they are running."""
+        is_in_flight = self.cfg.driver.publish == "in_flight"
+        async with self.order.publishing(version):
+            await (self.engines.pause() if is_in_flight else self.engines.drain())
+            await self.publisher.publish(version)
+            await self.engines.resume()
 
 
 class Watch:

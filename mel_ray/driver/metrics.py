@@ -60,7 +60,8 @@ def step_metrics(learned: Learned, ledger: Ledger, minibatches: int) -> dict[str
     kept = sum(draft.is_proven for draft in drafted)
     mixed = [group for group in groups if correct(group) and incorrect(group)]
     all_correct = [group for group in groups if correct(group) and not incorrect(group)]
-    trained = ledger.trajectories.get(TrajectoryFate.TRAINED, 0) + ledger.drafts.get(DraftFate.TRAINED, 0)
+    trained = sum(ledger.trajectories.get(fate, 0) for fate in (TrajectoryFate.TRAINED, TrajectoryFate.TRAINED_STALE))
+    trained += sum(ledger.drafts.get(fate, 0) for fate in (DraftFate.TRAINED, DraftFate.TRAINED_STALE))
     metrics = {
         "reward/mean": _share(sum(rewards), len(rewards)),
         "group/mixed_share": _share(len(mixed), len(groups)),

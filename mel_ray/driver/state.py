@@ -12,8 +12,8 @@ from mel_ray.records.reports import STATE_FILE
 class RunState:
     """`step` is the last finished step; `position` the number of prompts taken by then; `version` that of the weights.
 
-    The buffer has capacity 0, so there is no explored batch to remember. Readable at any time, also
-    after an interruption: it changes when a step is complete.
+    What was explored ahead is kept apart (driver/batches.py). Readable at any time, also after an interruption: it
+    changes when a step is complete.
     """
 
     step: int = 0

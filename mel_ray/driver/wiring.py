@@ -19,10 +19,12 @@ from mel_ray.config.checks import find_resource_problems
 from mel_ray.config.plan import Machine, make_plan, this_machine
 from mel_ray.config.schema import Config
 from mel_ray.data.interleave import stream_of
+from mel_ray.driver.batches import Asked, Batches
 from mel_ray.driver.buffer import Buffer
 from mel_ray.driver.explorer import Explorer
 from mel_ray.driver.learner import Learner
 from mel_ray.driver.loop import Loop
+from mel_ray.driver.order import AsItComes, Order, Replayed
 from mel_ray.driver.state import RunState
 from mel_ray.evaluation.evaluator import Evaluator
 from mel_ray.mel.experience_pool import ExperiencePool
@@ -35,6 +37,8 @@ from mel_ray.records.trajectory import Prompt
 from mel_ray.rewards.verifier_pool import VerifierPool
 from mel_ray.rollout.engine_pool import AllEngines, EnginePool, RolloutPool
 from mel_ray.rollout.vllm_engine import EngineSettings
+from mel_ray.run.folder import replayed_order
+from mel_ray.run.order_file import read_order, versions_of
 from mel_ray.weights.publisher import WeightPublisher
 from mel_ray.weights.registry import TRANSPORTS, transport_of
 
@@ -115,12 +119,12 @@ class Pools(SamplingPools):
         self._engine_pools = [self._rollout_engines]
         if "experience-engine" in self.plan:
             self._engine_pools.append(self._engine_pool("experience-engine"))
-        self.engines = AllEngines(self._engine_pools)
+        self.engines = AllEngines(self._engine_pools, config.cluster.rollout.tensor_parallel)
         self.experience = self.experience_pool(config)
         settings, cluster = PolicySettings.of(config, model_folder), config.cluster
         self.policy = PolicyPool(self.plan.pool("policy"), settings, cluster.deadlines, logs)
         self.publisher = WeightPublisher(
-            self.policy, self.engines, transport_of(cluster), cluster.rollout.tensor_parallel
+            self.policy, self.engines, transport_of(cluster), cluster.rollout.tensor_parallel, cluster.weight_delta
         )
 
     def experience_pool(self, config: Config) -> ExperiencePool:
@@ -147,13 +151,28 @@ class Pools(SamplingPools):
 
 
 def make_loop(
-    config: Config, pools: Pools, prompts: Sequence[Prompt], archive: Archive, state: RunState | None = None
-) -> Loop:
-    """The training loop over pools that are ready, from a state on (by default the beginning)."""
-    state = state or RunState()
+    config: Config, pools: Pools, prompts: Sequence[Prompt], archive: Archive, state: RunState | None = None,
+    waiting: Sequence[Asked] = (),
+) -> Loop:  # fmt: skip
+    """The training loop over pools that are ready, from a state on (by default the beginning), with what was explored
+    ahead by then."""
+    state, order = state or RunState(), order_of(config, state, waiting)
     data = stream_of(prompts, config, state.position)
-    explorer = Explorer(config, data, pools.rollout, pools.rewards, pools.experience)
+    explorer = Explorer(config, pools.rollout, pools.rewards, pools.experience, order)
+    buffer = Buffer(Batches(explorer.explore, data, config, waiting), config.driver.capacity, config.run.steps)
     options = config.mel.memory
     memory = Memory(options.size, options.max_age, config.run.seed, pools.store)
     learner = Learner(config, pools.policy, memory, archive)
-    return Loop(config, state, data, Buffer(explorer.batch), learner, pools.publisher, pools.engines)
+    return Loop(config, state, data, buffer, learner, pools.publisher, pools.engines, order)
+
+
+def order_of(config: Config, state: RunState, waiting: Sequence[Asked]) -> Order:
+    """That of `run.replay_order`, without what has been sampled already."""
+    if config.run.replay_order is None:
+        return AsItComes()
+    steps = read_order(replayed_order(config), after=state.step)
+    for one in waiting:
+        if one.explored is not None:
+            for sample in versions_of(one.explored):
+                steps.get(one.step, {}).pop(sample, None)
+    return Replayed(config.run.replay_order, steps, state.version)

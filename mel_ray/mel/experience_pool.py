@@ -22,7 +22,7 @@ from mel_ray.mel.pairing import select_pairs
 from mel_ray.mel.registry import PAIR_CHOICES
 from mel_ray.mel.writer import Sample, Writer
 from mel_ray.records.experience import Draft
-from mel_ray.records.ports import Lender, Sampler
+from mel_ray.records.ports import Lender, Sampler, Turn
 from mel_ray.records.row import Row, RowKind, correct, incorrect, row_of_draft, rows_of_group
 from mel_ray.records.trajectory import Group, Prompt, Sampling, derive_seed
 
@@ -96,7 +96,7 @@ class ExperiencePool:
     async def abstract(self, judged: Sequence[Row], step: int) -> tuple[Row, ...]:
         """M ~ pi(. | I, x, y+, y-) for each selected pair (MEL Eqs. 2-5), parsed and checked for leaks."""
         group = stored(judged[0].ref, Group)
-        async with self._engines.lease(self._mel.pairs_per_group) as engine:
+        async with self._engines.lease(self._mel.pairs_per_group, Turn.STARTED) as engine:
             what = f"abstraction of question {judged[0].question_id} on {engine.name}"
             ref, rows = await self._next().ask_stored(
                 ExperienceActor.abstract, self._deadlines.generate, what, group, judged, step, engine.sampler
@@ -106,7 +106,7 @@ class ExperiencePool:
     async def replay(self, draft: Row, step: int) -> tuple[Row, ...]:
         """y_val ~ pi(. | x, M): the question again, with M in the prompt (MEL Eq. 6)."""
         drafts: Drafts = stored(draft.ref, tuple)
-        async with self._engines.lease(self._mel.replays) as engine:
+        async with self._engines.lease(self._mel.replays, Turn.STARTED) as engine:
             what = f"replay of question {draft.question_id} on {engine.name}"
             ref, rows = await self._next().ask_stored(
                 ExperienceActor.replay, self._deadlines.generate, what, drafts, draft.index, step, engine.sampler

@@ -8,7 +8,7 @@ from mel_ray.records.row import Row, RowKind, correct, drafts
 
 
 def lessons_of(rows: Sequence[Row], mel: MelConfig) -> list[Row]:
-    """One lesson per proven draft, in order; `rows` are those of a step, drafts and the attempts they are about.
+    """One lesson per proven draft that is not too old, in order; `rows` are drafts and the attempts they are about.
 
     - `mel.target=experience`: M, conditioned on C_retro (`mel.context=retrospective`, MEL Eq. 7) or on the bare
       question (`mel.context=question`); all of it, or its heuristics alone (`mel.sections`)
@@ -16,7 +16,8 @@ def lessons_of(rows: Sequence[Row], mel: MelConfig) -> list[Row]:
       (beyond the paper)
     """
     question = {row.group: row for row in rows if row.kind is RowKind.ATTEMPT and row.index == 0}
-    return [_lesson(row, question[row.group], mel) for row in drafts(rows) if row.is_proven and row.group >= 0]
+    usable = [row for row in drafts(rows) if row.is_proven and row.fate is None and row.group >= 0]
+    return [_lesson(row, question[row.group], mel) for row in usable]
 
 
 def _lesson(draft: Row, question: Row, mel: MelConfig) -> Row:

@@ -76,10 +76,11 @@ def optimizer_steps(
     return tuple(steps)
 
 
-def settle_fates(rows: Iterable[Row], steps: Iterable[OptimizerStep]) -> list[Row]:
+def settle_fates(rows: Iterable[Row], steps: Iterable[OptimizerStep], oldest: int | None = None) -> list[Row]:
     """The rows of a step with their final fate.
 
     For a row that has none yet it is a fact about the batch: trained if a shard holds it with a weight, else skipped.
+    What older weights than version `oldest` sampled is counted apart.
     """
     trained = {row.sample for step in steps for row in rows_in(step.shards) if row.has_weight}
 
@@ -87,6 +88,8 @@ def settle_fates(rows: Iterable[Row], steps: Iterable[OptimizerStep]) -> list[Ro
         if row.fate is not None:
             return row
         fates = TrajectoryFate if row.kind is RowKind.ATTEMPT else DraftFate
-        return replace(row, fate=fates.TRAINED if row.sample in trained else fates.SKIPPED)
+        if row.sample not in trained:
+            return replace(row, fate=fates.SKIPPED)
+        return replace(row, fate=fates.TRAINED_STALE if row.is_older_than(oldest) else fates.TRAINED)
 
     return [settled(row) for row in rows]

@@ -87,8 +87,7 @@ def surrogate(
     - cispo: `cispo`
     - logprob: A logp, no ratio: the plain score function, NLL where A = 1 (RFT)
 
-    With one optimizer step per batch `old_logprobs` is `logprobs.detach()`: every ratio is 1, and the gradient
-    of each is A * grad logp.
+    Where `old_logprobs` is `logprobs.detach()`, every ratio is 1, and the gradient of each is A * grad logp.
     """
     if loss.surrogate == "logprob":
         return advantages * logprobs, torch.zeros_like(logprobs, dtype=torch.bool)
@@ -102,20 +101,27 @@ def surrogate(
 
 
 def importance_weights(
-    old_logprobs: Tensor, sampled_logprobs: Tensor, cap: float, rows: Tensor | None = None, is_masked: bool = False
-) -> Tensor:
-    """pi_old / pi_engine, detached: corrects for engine and trainer disagreeing on logprobs.
+    old_logprobs: Tensor, sampled_logprobs: Tensor, rows: Tensor, loss: LossSettings
+) -> tuple[Tensor, Tensor]:
+    """pi_old / pi_sampled, detached, and whether it lay outside [floor, cap]; needs a cap.
 
-    Per token, or with `rows` of the whole sequence: the product of its tokens' ratios. Above `cap` it is held there
-    (truncated importance sampling) or, `is_masked`, set to zero. Failure case: a sequence's ratio leaves any range with
-    its length; watch `mismatch/kl`.
+    It corrects for samples of an older policy, and for engine and trainer disagreeing on logprobs. Per token, or of the
+    whole sequence: the product of its tokens' ratios. What lies outside is held at the bound (truncated importance
+    sampling) or set to zero (mask; with both bounds IcePop, arXiv 2510.18855).
+
+    Failure case: a sequence's ratio leaves any range with its length; watch `importance/outside_share`.
     """
     difference = old_logprobs - sampled_logprobs
-    if rows is not None:
+    if loss.importance_level == "sequence":
         count = int(rows.max()) + 1 if rows.numel() else 0
         difference = difference.new_zeros(count).index_add(0, rows, difference)[rows]
     ratio = difference.exp().detach()
-    return ratio.masked_fill(ratio > cap, 0.0) if is_masked else ratio.clamp(max=cap)
+    is_outside = ratio > loss.importance_cap
+    if loss.importance_floor is not None:
+        is_outside |= ratio < loss.importance_floor
+    if loss.importance_mode == "mask":
+        return ratio.masked_fill(is_outside, 0.0), is_outside
+    return ratio.clamp(loss.importance_floor, loss.importance_cap), is_outside
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +129,8 @@ class TokenBatch:
     """A microbatch on the device. `ids`: [rows, width]; `predicts`: bool [rows, width - 1], whether a position's next
     token is trained; the others are aligned, [trained tokens of the microbatch].
 
-    `rows` is the row of each token, ascending. `old_logprobs` None: the current ones, detached.
+    `rows` is the row of each token, ascending. `old_logprobs`: under the policy before the update; None: the current
+    ones, detached. `versions`: of the weights that sampled each token; None: unknown.
     """
 
     ids: Tensor
@@ -135,10 +142,18 @@ class TokenBatch:
     sampled_logprobs: Tensor
     old_logprobs: Tensor | None = None
     reference_logprobs: Tensor | None = None
+    versions: Tensor | None = None
+
+    def before_update(self, logprobs: Tensor) -> Tensor:
+        """Logprobs under the policy before the update; `logprobs` are the current ones."""
+        return logprobs.detach() if self.old_logprobs is None else self.old_logprobs
+
+    def denominator(self, logprobs: Tensor, loss: LossSettings) -> Tensor:
+        """Logprobs of the ratio's denominator; `logprobs` are the current ones."""
+        return self.sampled_logprobs if loss.denominator == "sampled" else self.before_update(logprobs)
 
     def chosen(self, logprobs: Tensor, which: Tensor) -> "TokenBatch":
         """Some of the tokens alone, without the model's inputs; `logprobs` are the current ones of all tokens."""
-        old = logprobs.detach() if self.old_logprobs is None else self.old_logprobs
         return TokenBatch(
             ids=self.ids[:0],
             predicts=self.predicts[:0],
@@ -147,8 +162,9 @@ class TokenBatch:
             nll_weight=self.nll_weight[which],
             advantages=self.advantages[which],
             sampled_logprobs=self.sampled_logprobs[which],
-            old_logprobs=old[which],
+            old_logprobs=self.before_update(logprobs)[which],
             reference_logprobs=None if self.reference_logprobs is None else self.reference_logprobs[which],
+            versions=None if self.versions is None else self.versions[which],
         )
 
 
@@ -157,30 +173,32 @@ def joint_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """- sum_t [ pg_weight (surrogate - beta kl + c entropy) + nll_weight logp ]: a plain sum, the weights being global.
 
-    `logprobs`, `entropy`: [tokens]. Returns the scalar loss and the detached parts `policy` and `nll` (weighted), `kl`
-    (unweighted sum over policy tokens), and `clipped`, the number of clipped tokens. A token with both weights zero
-    contributes neither loss nor gradient.
+    `logprobs`, `entropy`: [tokens]. Returns the scalar loss and detached parts: `policy` and `nll` (weighted), `kl`
+    (unweighted sum over policy tokens), and, as bool [policy tokens], `clipped` and `outside` (the importance weight
+    lay outside its bounds). A token with both weights zero contributes neither loss nor gradient.
     """
     is_policy = tokens.pg_weight > 0
     # Weightless tokens are left out before anything is computed: zero times an overflow would be NaN.
     chosen = tokens.chosen(logprobs, is_policy)
-    objective, is_clipped, kl_sum = _policy_objective(logprobs[is_policy], entropy[is_policy], chosen, loss)
+    objective, parts = _policy_objective(logprobs[is_policy], entropy[is_policy], chosen, loss)
     policy = -(chosen.pg_weight * objective).sum()
     nll = -(tokens.nll_weight * logprobs).sum()
-    parts = {"policy": policy.detach(), "nll": nll.detach(), "kl": kl_sum, "clipped": is_clipped.sum()}
-    return policy + nll, parts
+    return policy + nll, {"policy": policy.detach(), "nll": nll.detach(), **parts}
 
 
 def _policy_objective(
     logprobs: Tensor, entropy: Tensor, tokens: TokenBatch, loss: LossSettings
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Objective and whether it is clipped, both [policy tokens], and the sum of the KL estimates."""
-    old = logprobs.detach() if tokens.old_logprobs is None else tokens.old_logprobs
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The objective, [policy tokens], and the parts `kl`, `clipped` and `outside` of `joint_loss`.
+
+    With importance weights it is the decoupled objective of arXiv 2505.24298: pi_old / pi_sampled times the surrogate
+    of pi / pi_old.
+    """
+    old = tokens.denominator(logprobs, loss)
     objective, is_clipped = surrogate(logprobs, old, tokens.advantages, tokens.rows, loss)
+    is_outside = torch.zeros_like(is_clipped)
     if loss.importance_cap is not None:
-        rows = tokens.rows if loss.importance_level == "sequence" else None
-        is_masked = loss.importance_mode == "mask"
-        weights = importance_weights(old, tokens.sampled_logprobs, loss.importance_cap, rows, is_masked)
+        weights, is_outside = importance_weights(old, tokens.sampled_logprobs, tokens.rows, loss)
         objective = objective * weights
     kl_sum = logprobs.new_zeros(())
     if tokens.reference_logprobs is not None:
@@ -190,7 +208,7 @@ def _policy_objective(
             objective = objective - loss.kl_coefficient * kl
     if loss.entropy_coefficient:
         objective = objective + loss.entropy_coefficient * entropy
-    return objective, is_clipped, kl_sum
+    return objective, {"kl": kl_sum, "clipped": is_clipped, "outside": is_outside}
 
 
 def mismatch(logprobs: Tensor, sampled_logprobs: Tensor) -> dict[str, Tensor]:

@@ -58,11 +58,11 @@ class PolicyActor:
         records = dict(zip(refs, ray.get(refs), strict=True))
         return [[train_sequence(row, records) for row in microbatch] for microbatch in shard]
 
-    def open_sender(self, transport: str, address: str, port: int, world: int) -> None:
+    def open_sender(self, transport: str, address: str, port: int, world: int, delta: bool) -> None:
         """Rank 0 only; waits for the engines to connect where the transport has a rendezvous."""
         from mel_ray.weights.sender import make_sender
 
-        self._sender = make_sender(transport, self._policy.weight_metas(), address, port, world)
+        self._sender = make_sender(transport, self._policy.weight_metas(), address, port, world, delta)
 
     def send(self) -> str:
         """Gather all weights (collective); rank 0 sends them and returns their checksum."""
@@ -74,9 +74,6 @@ class PolicyActor:
 
     def update_info(self) -> dict[str, Any]:
         return self._sender.update_info()
-
-    def clean_up_sender(self) -> None:
-        self._sender.clean_up()
 
     def close_sender(self) -> None:
         if self._sender is not None:
@@ -163,17 +160,15 @@ class PolicyPool:
     async def address(self) -> tuple[str, int]:
         return await self.handles[0].ask(PolicyActor.address, self._deadlines.start)
 
-    async def open_sender(self, transport: str, address: str, port: int, world: int) -> None:
-        await self.handles[0].ask(PolicyActor.open_sender, self._deadlines.start, "", transport, address, port, world)
+    async def open_sender(self, transport: str, address: str, port: int, world: int, delta: bool) -> None:
+        how = (transport, address, port, world, delta)
+        await self.handles[0].ask(PolicyActor.open_sender, self._deadlines.start, "", *how)
 
     async def update_info(self) -> dict[str, Any]:
         return await self.handles[0].ask(PolicyActor.update_info, self._deadlines.publish)
 
     async def send(self) -> str:
         return (await self._on_all(PolicyActor.send, self._deadlines.publish))[0]
-
-    async def clean_up_sender(self) -> None:
-        await self.handles[0].ask(PolicyActor.clean_up_sender, self._deadlines.publish)
 
     async def close_sender(self) -> None:
         await self.handles[0].ask(PolicyActor.close_sender, self._deadlines.publish)

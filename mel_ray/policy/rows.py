@@ -12,8 +12,8 @@ import numpy as np
 from mel_ray.config.schema import AlgorithmConfig, Config, MelConfig
 from mel_ray.policy.algorithms.algorithm import Penalties
 from mel_ray.policy.registry import AGGREGATIONS, ALGORITHMS
-from mel_ray.records.ledger import TrajectoryFate
-from mel_ray.records.row import Explored, Row, RowKind
+from mel_ray.records.ledger import DraftFate, TrajectoryFate
+from mel_ray.records.row import Explored, Ref, Row, RowKind
 from mel_ray.records.step import KlEstimator
 from mel_ray.records.trajectory import FinishReason, Floats
 from mel_ray.records.verdict import Outcome
@@ -35,6 +35,7 @@ def kl_penalty_to_go(logprobs: Floats, reference: Floats, estimator: KlEstimator
     return (coefficient * np.cumsum(kl[::-1], dtype=np.float32)[::-1]).astype(np.float32)
 
 
+Fates = dict[tuple[Ref | None, int], TrajectoryFate | DraftFate | None]
 _UNJUDGED = {Outcome.TIMEOUT: TrajectoryFate.VERIFIER_TIMEOUT, Outcome.ERROR: TrajectoryFate.VERIFIER_ERROR}
 
 
@@ -116,28 +117,37 @@ def advantage_spread(rows: Sequence[Row]) -> float:
     return (sum(a * a for a in advantages) / max(1, len(advantages))) ** 0.5
 
 
-def decide(rows: Sequence[Row], algorithm: AlgorithmConfig) -> list[Row]:
-    """The fate of every attempt that takes no part in the update; the others keep None.
+def decide(rows: Sequence[Row], algorithm: AlgorithmConfig, oldest: int | None = None) -> list[Row]:
+    """The fate of every sample that takes no part in the update; the others keep None.
 
-    One without advantage has no gradient and is not computed, unless a KL or entropy term asks something of it.
+    An attempt without advantage has no gradient and is not computed, unless a KL or entropy term asks something of it.
+    What older weights than version `oldest` sampled is left out; None leaves nothing out.
     """
     is_regularised = bool(algorithm.entropy_coefficient) or (
         algorithm.kl.coefficient > 0 and algorithm.kl.where == "loss"
     )
-    fates = {}
+    fates: Fates = {}
     for group in by_group(rows):
-        seen = [replace(row, fate=_unusable(row, algorithm)) for row in group]
+        unusable = [_unusable(row, algorithm, oldest) for row in group]
+        seen = [replace(row, fate=fate) if fate else row for row, fate in zip(group, unusable, strict=True)]
         left_out = ALGORITHMS[algorithm.advantage].leave_out(seen, algorithm)
         for row, own in zip(seen, left_out, strict=True):
             has_signal = isinstance(row.credit, np.ndarray) or bool(row.credit) or is_regularised
             is_silent = not has_signal or not row.trained_tokens
             fates[row.sample] = row.fate or own or (TrajectoryFate.NO_SIGNAL if is_silent else None)
-    return [
-        replace(row, fate=fates[row.sample]) if row.kind is RowKind.ATTEMPT and row.group >= 0 else row for row in rows
-    ]
+    return [_decided(row, fates, oldest) for row in rows]
 
 
-def _unusable(row: Row, algorithm: AlgorithmConfig) -> TrajectoryFate | None:
+def _decided(row: Row, fates: Fates, oldest: int | None) -> Row:
+    if row.kind is RowKind.ATTEMPT:
+        fate = fates[row.sample] if row.group >= 0 else row.fate
+        return row if fate is row.fate else replace(row, fate=fate)
+    return replace(row, fate=DraftFate.STALE) if row.fate is None and row.is_older_than(oldest) else row
+
+
+def _unusable(row: Row, algorithm: AlgorithmConfig, oldest: int | None) -> TrajectoryFate | None:
+    if row.is_older_than(oldest):
+        return TrajectoryFate.STALE
     if row.verdict and row.verdict.outcome in _UNJUDGED:
         return _UNJUDGED[row.verdict.outcome]
     return TrajectoryFate.TRUNCATED if algorithm.mask_truncated and row.finish_reason is FinishReason.LENGTH else None

@@ -34,6 +34,7 @@ def train_sequence(row: Row, records: Mapping[Ref | None, Any]) -> TrainSequence
         sampled_logprobs=trajectory.logprobs[mask],
         old_logprobs=row.old_logprobs,
         reference_logprobs=row.reference_logprobs,
+        versions=trajectory.versions[mask],
     )
 
 

@@ -50,15 +50,21 @@ NORMS = {  # of gradients, the same on every rank
     "gradient_cosine": "gradient/cosine",
 }
 QUANTILES = {"p01": 0.01, "p50": 0.5, "p99": 0.99}
+OLDEST = 9  # versions; staler tokens are counted with those
 EMPTY = np.zeros(0, dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class StepMeasures:
-    """Of one optimizer step; `log_ratios` are those of up to a few thousand policy tokens."""
+    """Of one optimizer step; the log ratios are those of up to a few thousand policy tokens.
+
+    `log_ratios`: pi to the ratio's denominator. `by_staleness`: the policy before the update to the one that sampled,
+    by staleness, up to OLDEST; empty where samples cannot be stale or that policy is no longer known.
+    """
 
     measures: Mapping[str, Measure]
     log_ratios: Floats = field(default_factory=lambda: EMPTY)
+    by_staleness: Mapping[int, Floats] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> float:
         return self.measures[name].value
@@ -68,17 +74,39 @@ class StepMeasures:
 
 
 def merge_ranks(ranks: Sequence[StepMeasures]) -> StepMeasures:
-    """One step as all ranks saw it."""
-    first, *others = ranks
-    merged = {name: one.merged([other.measures[name] for other in others]) for name, one in first.measures.items()}
-    return StepMeasures(merged, np.concatenate([rank.log_ratios for rank in ranks]))
+    """One step as all ranks saw it; a rank may lack what it had no tokens for."""
+    merged = {}
+    for name in dict.fromkeys(name for rank in ranks for name in rank.measures):
+        first, *others = [rank.measures[name] for rank in ranks if name in rank.measures]
+        merged[name] = first.merged(others)
+    levels = dict.fromkeys(level for rank in ranks for level in rank.by_staleness)
+    by_staleness = {n: np.concatenate([rank.by_staleness.get(n, EMPTY) for rank in ranks]) for n in levels}
+    return StepMeasures(merged, np.concatenate([rank.log_ratios for rank in ranks]), by_staleness)
 
 
 def _quantiles(log_ratios: Floats) -> dict[str, float]:
+    """Of the ratios."""
     if not len(log_ratios):
         return {}
     values = np.exp(np.quantile(log_ratios, list(QUANTILES.values())))
-    return {f"policy/ratio_{name}": float(value) for name, value in zip(QUANTILES, values, strict=True)}
+    return {name: float(value) for name, value in zip(QUANTILES, values, strict=True)}
+
+
+def _staleness_metrics(step: StepMeasures) -> dict[str, float]:
+    """Mean and maximum, and where a token is stale, how its policy tokens fare by staleness."""
+    if "staleness" not in step.measures:
+        return {}
+    metrics = {"staleness/mean": step.ratio("staleness", "policy_tokens"), "staleness/max": step["oldest"]}
+    if "outside" in step.measures:
+        metrics["importance/outside_share"] = step.ratio("outside", "policy_tokens")
+    for level in range(OLDEST + 1) if step["oldest"] > 0 else ():
+        tokens, label = f"tokens/{level}", f"{level}+" if level == OLDEST else f"{level}"
+        if tokens in step.measures:
+            metrics[f"staleness/share/{label}"] = step.ratio(tokens, "policy_tokens")
+            metrics[f"staleness/clip_share/{label}"] = step.ratio(f"clipped/{level}", tokens)
+        quantiles = _quantiles(step.by_staleness.get(level, EMPTY))
+        metrics |= {f"staleness/ratio_{name}/{label}": value for name, value in quantiles.items()}
+    return metrics
 
 
 def _step_metrics(step: StepMeasures) -> dict[str, float]:
@@ -93,10 +121,14 @@ def _step_metrics(step: StepMeasures) -> dict[str, float]:
             "policy/entropy": step.ratio("entropy", "policy_tokens"),
             "policy/clip_share": step.ratio("clipped", "policy_tokens"),
             "policy/reference_kl": step.ratio("reference_kl", "policy_tokens"),
-            "mismatch/kl": step.ratio("mismatch_kl", "policy_tokens"),
+        } | _staleness_metrics(step)
+        metrics |= {f"policy/ratio_{name}": value for name, value in _quantiles(step.log_ratios).items()}
+    if step["compared"]:
+        metrics |= {
+            "mismatch/kl": step.ratio("mismatch_kl", "compared"),
             "mismatch/max": step["mismatch"],
-            "mismatch/outside_share": step.ratio("mismatch_outside", "policy_tokens"),
-        } | _quantiles(step.log_ratios)
+            "mismatch/outside_share": step.ratio("mismatch_outside", "compared"),
+        }
     if step["lesson_tokens"]:
         metrics |= {"loss/nll": step["nll_loss"], "mel/nll": step.ratio("lesson_nll", "lesson_tokens")}
     return metrics | {metric: step[name] for name, metric in NORMS.items() if name in step.measures}

@@ -26,7 +26,7 @@ from mel_ray.policy.recorder import StepRecorder
 from mel_ray.policy.statistics import Same, StepMeasures
 from mel_ray.records.step import OptimizerStep, TrainSettings
 from mel_ray.records.trajectory import Floats
-from mel_ray.weights.parameters import BUCKET_BYTES, ParameterMeta, buckets
+from mel_ray.weights.parameters import ParameterMeta, buckets
 
 
 def join(rendezvous: Rendezvous, device: str) -> None:
@@ -134,15 +134,22 @@ class Zero3Policy:
         if settings.slow_rate is not None and not self._settings.has_slow_weights:
             raise RuntimeError("this policy keeps no slow weights")
         hooks = [GradientSplit(), Balanced(), *self._lasting_hooks]
-        result = []
+        result: list[StepMeasures] = []
         for _ in range(settings.epochs):
-            result += [self._step(step, microbatches, settings, hooks) for step, microbatches in steps]
+            for step, microbatches in steps:
+                recorder = StepRecorder(settings, is_first=not result)
+                result.append(self._step(step, microbatches, settings, hooks, recorder))
         for hook in hooks:
             hook.after_update(settings, self)
         return result
 
     def _step(
-        self, step: OptimizerStep, microbatches: Sequence[Microbatch], settings: TrainSettings, hooks: Sequence[Hook]
+        self,
+        step: OptimizerStep,
+        microbatches: Sequence[Microbatch],
+        settings: TrainSettings,
+        hooks: Sequence[Hook],
+        recorder: StepRecorder,
     ) -> StepMeasures:
         """One optimizer step on the global sum of all ranks' microbatches (MEL Eq. 10).
 
@@ -153,7 +160,7 @@ class Zero3Policy:
         """
         for group in self._engine.optimizer.param_groups:
             group["lr"] = settings.lr * step.lr_factor
-        recorder, loss, last = StepRecorder(), settings.loss, len(microbatches) - 1
+        loss, last = settings.loss, len(microbatches) - 1
         for k, microbatch in enumerate(microbatches):
             for hook in hooks:
                 hook.before_microbatch(step, k, self)
@@ -215,21 +222,25 @@ class Zero3Policy:
         ]
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Full parameters, gathered from all ranks a bucket at a time; valid until the next one is asked for."""
+        """Full parameters, without a copy where this rank holds all of them, else gathered from all ranks a bucket at a
+        time; valid until the next one is asked for."""
         import deepspeed
 
         parameters = dict(self._named_parameters())
-        for bucket in buckets(self.weight_metas(), BUCKET_BYTES):
+        for bucket in buckets(self.weight_metas()):
             members = [parameters[meta.name] for meta in bucket]
+            if self._world == 1:
+                whole = (p.ds_tensor.detach()[: meta.numel].view(meta.shape) for meta, p in zip(bucket, members))
+                yield from zip((meta.name for meta in bucket), whole)
+                continue
             with deepspeed.zero.GatheredParameters(members, modifier_rank=None):
-                gathered = [(meta.name, p.detach().clone()) for meta, p in zip(bucket, members, strict=True)]
-            yield from gathered
+                yield from ((meta.name, p.detach()) for meta, p in zip(bucket, members))
 
     def export(self, folder: Path, tokenizer_folder: Path) -> None:
         """Write a Hugging Face folder (rank 0): safetensors, configuration, tokenizer."""
         import shutil
 
-        state = {name: tensor.cpu() for name, tensor in self.weights() if self._rank == 0}
+        state = {name: tensor.to("cpu", copy=True) for name, tensor in self.weights() if self._rank == 0}
         if self._rank == 0:
             folder.mkdir(parents=True, exist_ok=True)
             self._causal_lm.save_pretrained(folder, state_dict=state)

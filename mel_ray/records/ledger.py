@@ -8,6 +8,8 @@ from enum import StrEnum
 
 class TrajectoryFate(StrEnum):
     TRAINED = "trained"
+    TRAINED_STALE = "trained_stale"  # although older than driver.max_staleness
+    STALE = "stale"  # left out for that
     NO_SIGNAL = "no_signal"
     TRUNCATED = "truncated"
     INCORRECT = "incorrect"  # left out by rejection sampling
@@ -20,6 +22,8 @@ class TrajectoryFate(StrEnum):
 
 class DraftFate(StrEnum):
     TRAINED = "trained"
+    TRAINED_STALE = "trained_stale"
+    STALE = "stale"
     TRUNCATED = "draft_truncated"
     PARSE_FAILURE = "parse_failure"
     LEAKED_ANSWER = "leaked_answer"

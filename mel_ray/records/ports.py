@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from enum import IntEnum
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,10 +22,21 @@ class Data(Protocol):
     def take(self, count: int) -> list[Prompt]: ...
 
 
+class Turn(IntEnum):
+    """Who is served first where engines are full; within a turn, who came first."""
+
+    STARTED = 0  # drafts and replays of questions that were begun, so that batches close early
+    NEW = 1
+    EVALUATION = 2
+
+
+Sample = tuple[str, str]  # question, and what is sampled for it: rollout, drafts, or replay-<number of the draft>
+
+
 class Rollout(Protocol):
     """The rollout pool: Y ~ pi(. | x)."""
 
-    async def generate(self, prompt: Prompt, sampling: Sampling) -> tuple[Row, ...]: ...
+    async def generate(self, prompt: Prompt, sampling: Sampling, turn: Turn = Turn.NEW) -> tuple[Row, ...]: ...
 
 
 class Rewards(Protocol):
@@ -98,7 +110,7 @@ class Engine(Protocol):
 
     async def receive(self, info: dict[str, Any]) -> None: ...
 
-    async def finish_update(self, version: int) -> str: ...
+    async def finish_update(self, version: int, keep_kv: bool = False) -> str: ...
 
 
 class Engines(Protocol):
@@ -107,19 +119,29 @@ class Engines(Protocol):
     @property
     def engines(self) -> Sequence[Engine]: ...
 
-    async def busy_share(self) -> float:
-        """Mean share of the time since the last call in which an engine had work; in [0, 1]."""
+    async def measures(self) -> dict[str, float]:
+        """Metrics of what the engines did since the last call."""
         ...
 
     async def restart(self, engine: Engine) -> None:
         """Replace an engine; the new one has no weights yet."""
         ...
 
+    async def drain(self) -> None:
+        """Start no request until `resume`, and wait until none is running."""
+        ...
+
+    async def pause(self) -> None:
+        """Freeze all requests where they are until `resume`; new ones wait."""
+        ...
+
+    async def resume(self) -> None: ...
+
 
 class Lender(Protocol):
     """Lends engines to those who sample, the least loaded one first; waits while all are full."""
 
-    def lease(self, sequences: int) -> AbstractAsyncContextManager[Engine]: ...
+    def lease(self, sequences: int, turn: Turn) -> AbstractAsyncContextManager[Engine]: ...
 
 
 class WeightSource(Protocol):
@@ -129,19 +151,17 @@ class WeightSource(Protocol):
         """Where receivers can find rank 0: its node's address and a free port on it."""
         ...
 
-    async def open_sender(self, transport: str, address: str, port: int, world: int) -> None:
+    async def open_sender(self, transport: str, address: str, port: int, world: int, delta: bool) -> None:
         """Waits for all receivers where the transport has a rendezvous."""
         ...
 
     async def update_info(self) -> dict[str, Any]:
-        """What receivers are told: of a broadcast before it begins, of stored weights after they were sent."""
+        """What receivers are told before weights are sent."""
         ...
 
     async def send(self) -> str:
         """Gather and send all weights; returns their checksum."""
         ...
-
-    async def clean_up_sender(self) -> None: ...
 
     async def close_sender(self) -> None: ...
 

@@ -18,6 +18,19 @@ class UpdateReport:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineClock:
+    """What one engine did since it was last asked. Tokens are counted when their sequence ends.
+
+    Sequences that share a prompt compute it once, so `recomputed_tokens` is an upper bound.
+    """
+
+    busy_seconds: float  # with at least one request and not paused
+    paused_seconds: float
+    sampled_tokens: int
+    recomputed_tokens: int  # of prompts and completions, because an update cleared the cache under them
+
+
+@dataclass(frozen=True, slots=True)
 class StepReport:
     """One training step: its stable metrics (see docs/metrics.md) and its sample ledger."""
 

@@ -71,6 +71,10 @@ class Row:
     def is_lesson(self) -> bool:
         return self.kind is not RowKind.ATTEMPT
 
+    def is_older_than(self, version: int | None) -> bool:
+        """Whether weights before `version` sampled any of it."""
+        return version is not None and bool(self.tokens) and self.versions[0] < version
+
     @property
     def length(self) -> int:
         return self.prompt_tokens + self.tokens

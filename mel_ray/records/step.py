@@ -9,26 +9,40 @@ from typing import Literal
 import numpy as np
 
 from mel_ray.records.row import Row
-from mel_ray.records.trajectory import Floats, Mask, TokenIds, frozen
+from mel_ray.records.trajectory import Floats, Mask, TokenIds, Versions, frozen
 
 Surrogate = Literal["clipped", "sequence_clipped", "cispo", "logprob"]
+Denominator = Literal["proximal", "sampled"]
 KlEstimator = Literal["k1", "k2", "k3"]
 Shards = tuple[tuple[tuple[Row, ...], ...], ...]  # [rank][microbatch][sequence]
 
 
-TOKEN_FIELDS = ("pg_weight", "nll_weight", "advantages", "sampled_logprobs", "old_logprobs", "reference_logprobs")
+TOKEN_FIELDS = {
+    "pg_weight": np.float32,
+    "nll_weight": np.float32,
+    "advantages": np.float32,
+    "sampled_logprobs": np.float32,
+    "old_logprobs": np.float32,
+    "reference_logprobs": np.float32,
+    "versions": np.int32,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class LossSettings:
-    """The policy term's surrogate and its options; None and 0 switch one off (docs/algorithms.md)."""
+    """The policy term's surrogate and its options; None and 0 switch one off (docs/algorithms.md).
+
+    `denominator` of the ratio: the policy before the update, or the logprobs the tokens were sampled with.
+    """
 
     surrogate: Surrogate = "clipped"
     clip_low: float = 0.2
     clip_high: float = 0.2
     dual_clip: float | None = None
     log_ratio_clamp: float | None = None
+    denominator: Denominator = "proximal"
     importance_cap: float | None = None
+    importance_floor: float | None = None  # needs a cap
     importance_level: Literal["token", "sequence"] = "token"
     importance_mode: Literal["truncate", "mask"] = "truncate"
     kl_estimator: KlEstimator = "k3"
@@ -41,13 +55,15 @@ class LossSettings:
 class TrainSettings:
     """How to train on a batch's optimizer steps: all of them, `epochs` times over.
 
-    `slow_rate`: afterwards interpolate with the slow weights (Reptile); None: do not.
+    `slow_rate`: afterwards interpolate with the slow weights (Reptile); None: do not. `version`: of the weights before
+    the update, where samples may be older; None where they cannot.
     """
 
     lr: float
     loss: LossSettings = LossSettings()
     epochs: int = 1
     slow_rate: float | None = None
+    version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +104,10 @@ class TrainSequence:
         nll_weight              [0   0  ]    a lesson has these the other way round
         advantages              [1.2 1.2]
         sampled_logprobs        [-.3 -.9]
+        versions                [7   7  ]    of the weights that sampled the token
 
     `old_logprobs` None: the current ones, detached. `reference_logprobs` None: nothing is measured against a reference.
+    `versions` None: unknown; every token counts as sampled by the policy that trains.
 
     Raises:
         ValueError: the arrays do not fit the mask, or the mask trains the first token, which nothing predicts.
@@ -103,6 +121,7 @@ class TrainSequence:
     sampled_logprobs: Floats
     old_logprobs: Floats | None = None
     reference_logprobs: Floats | None = None
+    versions: Versions | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "token_ids", frozen(self.token_ids, np.int32))
@@ -110,10 +129,10 @@ class TrainSequence:
         if len(self.mask) != len(self.token_ids) or len(self.mask) < 2 or self.mask[0]:
             raise ValueError(f"a mask of {len(self.mask)} does not fit {len(self.token_ids)} tokens")
         trained = int(self.mask.sum())
-        for name in TOKEN_FIELDS:
+        for name, dtype in TOKEN_FIELDS.items():
             if getattr(self, name) is None:
                 continue
-            array = frozen(getattr(self, name), np.float32)
+            array = frozen(getattr(self, name), dtype)
             if len(array) != trained:
                 raise ValueError(f"{name} has {len(array)} entries for {trained} trained tokens")
             object.__setattr__(self, name, array)

@@ -108,9 +108,9 @@ class Trajectory:
 
     @classmethod
     def of_one_turn(
-        cls, token_ids: Any, logprobs: Any, text: str, finish_reason: FinishReason, seed: int, version: int
+        cls, token_ids: Any, logprobs: Any, text: str, finish_reason: FinishReason, seed: int, version: ArrayLike
     ) -> "Trajectory":
-        """The simplest case: every token sampled by the policy, under one version of the weights."""
+        """The simplest case: every token sampled by the policy. `version` is one for all tokens, or one for each."""
         count = len(token_ids)
         mask, versions = np.ones(count, dtype=bool), np.full(count, version)
         return cls(token_ids, mask, logprobs, versions, text, finish_reason, seed)

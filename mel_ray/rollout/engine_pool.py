@@ -2,14 +2,17 @@
 
 Consumes prompts, produces rows whose groups are in the object store. A call waits for its own completions only, so the
 questions of one step share the engine's continuous batch with each other and with the experience pool's requests. An
-engine is handed at most twice as many sequences as it can run at once; the rest waits here, where no deadline counts.
+engine is handed at most twice as many sequences as it can run at once; the rest waits here, where no deadline counts:
+drafts and replays of questions that were begun come first, then new questions, then an evaluation's.
 """
 
 import asyncio
+import heapq
+import itertools
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,8 @@ from mel_ray.config.plan import PoolPlan
 from mel_ray.config.schema import ClusterConfig, ModelConfig
 from mel_ray.data.chat import ChatTokenizer
 from mel_ray.records import ports
+from mel_ray.records.ports import Turn
+from mel_ray.records.reports import EngineClock
 from mel_ray.records.row import Row, rows_of_group
 from mel_ray.records.trajectory import Group, Prompt, Sampling
 from mel_ray.rollout.vllm_engine import EngineSettings, VllmEngine
@@ -51,17 +56,23 @@ class EngineActor:
     async def disconnect_weights(self) -> None:
         await self._engine.disconnect_weights()
 
+    async def pause(self) -> None:
+        await self._engine.pause()
+
+    async def resume(self) -> None:
+        await self._engine.resume()
+
     async def begin_update(self) -> None:
         await self._engine.begin_update()
 
     async def receive(self, info: dict[str, Any]) -> None:
         await self._engine.receive(info)
 
-    async def finish_update(self, version: int) -> str:
-        return await self._engine.finish_update(version)
+    async def finish_update(self, version: int, keep_kv: bool = False) -> str:
+        return await self._engine.finish_update(version, keep_kv)
 
-    async def take_busy_seconds(self) -> float:
-        return self._engine.take_busy_seconds()
+    async def take_counts(self) -> EngineClock:
+        return self._engine.take_counts()
 
 
 class Engine:
@@ -91,17 +102,33 @@ class Engine:
     async def disconnect_weights(self) -> None:
         await self.handle.ask(EngineActor.disconnect_weights, self._deadlines.publish)
 
+    async def pause(self) -> None:
+        await self.handle.ask(EngineActor.pause, self._deadlines.publish)
+
+    async def resume(self) -> None:
+        await self.handle.ask(EngineActor.resume, self._deadlines.publish)
+
     async def begin_update(self) -> None:
         await self.handle.ask(EngineActor.begin_update, self._deadlines.publish)
 
     async def receive(self, info: dict[str, Any]) -> None:
         await self.handle.ask(EngineActor.receive, self._deadlines.publish, "", info)
 
-    async def finish_update(self, version: int) -> str:
-        return await self.handle.ask(EngineActor.finish_update, self._deadlines.publish, "", version)
+    async def finish_update(self, version: int, keep_kv: bool = False) -> str:
+        return await self.handle.ask(EngineActor.finish_update, self._deadlines.publish, "", version, keep_kv)
 
-    async def take_busy_seconds(self) -> float:
-        return await self.handle.ask(EngineActor.take_busy_seconds, self._deadlines.judge)
+    async def take_counts(self) -> EngineClock:
+        return await self.handle.ask(EngineActor.take_counts, self._deadlines.judge)
+
+
+@dataclass(order=True, slots=True)
+class Waiting:
+    """One who waits for an engine."""
+
+    turn: Turn
+    ticket: int
+    sequences: int = field(compare=False)
+    engine: asyncio.Future[Engine] = field(compare=False)
 
 
 class EnginePool:
@@ -111,8 +138,9 @@ class EnginePool:
         self, plan: PoolPlan, settings: EngineSettings, model: ModelConfig, cluster: ClusterConfig, logs: Path | None
     ) -> None:
         self._plan, self._settings, self._model, self._cluster, self._logs = plan, settings, model, cluster, logs
-        self._turn, self._room = asyncio.Lock(), asyncio.Condition()
-        self._since = time.monotonic()
+        self._queue: list[Waiting] = []
+        self._tickets = itertools.count()
+        self._is_open, self._is_frozen, self._empty = True, False, asyncio.Condition()
         self.engines = [self._start(index) for index in range(plan.actors)]
 
     def _start(self, index: int) -> Engine:
@@ -131,21 +159,66 @@ class EnginePool:
         await asyncio.gather(*(engine.ready() for engine in self.engines))
 
     @asynccontextmanager
-    async def lease(self, sequences: int) -> AsyncIterator[Engine]:
+    async def lease(self, sequences: int, turn: Turn) -> AsyncIterator[Engine]:
         """The least loaded engine, once it has room for as many sequences (or has nothing to do at all).
 
-        First come, first served: while one waits for room, those who came later wait for their turn.
+        While the first in the queue waits for room, those behind it wait for their turn.
         """
-        async with self._turn, self._room:
-            await self._room.wait_for(lambda: self._has_room(self._least_loaded(), sequences))
-            engine = self._least_loaded()
-            engine.running += sequences
+        engine = await self._admitted(sequences, turn)
         try:
             yield engine
         finally:
-            async with self._room:
-                engine.running -= sequences
-                self._room.notify_all()
+            await self._give_back(engine, sequences)
+
+    async def _admitted(self, sequences: int, turn: Turn) -> Engine:
+        waiting = Waiting(turn, next(self._tickets), sequences, asyncio.get_running_loop().create_future())
+        heapq.heappush(self._queue, waiting)
+        self._admit()
+        try:
+            return await waiting.engine
+        except asyncio.CancelledError:
+            if waiting.engine.done() and not waiting.engine.cancelled():
+                await self._give_back(waiting.engine.result(), sequences)
+            waiting.engine.cancel()
+            self._admit()
+            raise
+
+    async def _give_back(self, engine: Engine, sequences: int) -> None:
+        engine.running -= sequences
+        self._admit()
+        async with self._empty:
+            self._empty.notify_all()
+
+    def _admit(self) -> None:
+        """Hand out engines to the first in the queue for as long as there is room."""
+        while self._queue and self._is_open:
+            first, engine = self._queue[0], self._least_loaded()
+            if first.engine.cancelled():
+                heapq.heappop(self._queue)
+            elif self._has_room(engine, first.sequences):
+                heapq.heappop(self._queue)
+                engine.running += first.sequences
+                first.engine.set_result(engine)
+            else:
+                return
+
+    async def drain(self) -> None:
+        """Hand out no engine until `resume`, and wait until all have been given back."""
+        self._is_open = False
+        async with self._empty:
+            await self._empty.wait_for(lambda: not any(engine.running for engine in self.engines))
+
+    async def pause(self) -> None:
+        """Freeze every engine between two of its steps."""
+        if not self._is_frozen:
+            self._is_frozen = True
+            await asyncio.gather(*(engine.pause() for engine in self.engines))
+
+    async def resume(self) -> None:
+        if self._is_frozen:
+            await asyncio.gather(*(engine.resume() for engine in self.engines))
+        self._is_frozen, self._is_open = False, True
+        self._admit()
 
     def _least_loaded(self) -> Engine:
         return min(self.engines, key=lambda engine: engine.running)
@@ -160,13 +233,6 @@ class EnginePool:
         self.engines[index] = self._start(index)
         await self.engines[index].ready()
 
-    async def busy_share(self) -> float:
-        """Mean share of the time since the last call in which an engine had work."""
-        now, before = time.monotonic(), self._since
-        self._since = now
-        busy = await asyncio.gather(*(engine.take_busy_seconds() for engine in self.engines))
-        return min(1.0, sum(busy) / len(busy) / max(1e-9, now - before))
-
     def kill(self) -> None:
         for engine in self.engines:
             engine.handle.kill()
@@ -178,8 +244,8 @@ class RolloutPool:
     def __init__(self, engines: EnginePool, seconds: float) -> None:
         self._engines, self._seconds = engines, seconds
 
-    async def generate(self, prompt: Prompt, sampling: Sampling) -> tuple[Row, ...]:
-        async with self._engines.lease(sampling.count) as engine:
+    async def generate(self, prompt: Prompt, sampling: Sampling, turn: Turn = Turn.NEW) -> tuple[Row, ...]:
+        async with self._engines.lease(sampling.count, turn) as engine:
             what = f"rollout of question {prompt.question_id}"
             ref, rows = await engine.handle.ask_stored(EngineActor.generate, self._seconds, what, prompt, sampling)
         return tuple(replace(row, ref=ref) for row in rows)
@@ -188,16 +254,38 @@ class RolloutPool:
 class AllEngines:
     """Every engine of every pool, for the publisher and for metrics."""
 
-    def __init__(self, pools: Sequence[EnginePool]) -> None:
-        self._pools = tuple(pools)
+    def __init__(self, pools: Sequence[EnginePool], tensor_parallel: int = 1) -> None:
+        self._pools, self._devices, self._since = tuple(pools), tensor_parallel, time.monotonic()
 
     @property
     def engines(self) -> list[Engine]:
         return [engine for pool in self._pools for engine in pool.engines]
 
-    async def busy_share(self) -> float:
-        shares = [await pool.busy_share() for pool in self._pools]
-        return sum(shares) / len(shares)
+    async def drain(self) -> None:
+        await asyncio.gather(*(pool.drain() for pool in self._pools))
+
+    async def pause(self) -> None:
+        await asyncio.gather(*(pool.pause() for pool in self._pools))
+
+    async def resume(self) -> None:
+        await asyncio.gather(*(pool.resume() for pool in self._pools))
+
+    async def measures(self) -> dict[str, float]:
+        """Means over engines of the time since the last call: share with work, share paused, tokens per second and
+        device; and the tokens computed again because an update cleared the cache under them."""
+        now, before = time.monotonic(), self._since
+        self._since = now
+        clocks = await asyncio.gather(*(engine.take_counts() for engine in self.engines))
+        seconds = max(1e-9, (now - before) * len(clocks))
+        sampled = sum(clock.sampled_tokens for clock in clocks)
+        measures = {
+            "engine/busy_share": min(1.0, sum(clock.busy_seconds for clock in clocks) / seconds),
+            "speed/explore_tokens": sampled / seconds / self._devices,
+        }
+        if any(clock.paused_seconds for clock in clocks):
+            measures["engine/paused_share"] = min(1.0, sum(clock.paused_seconds for clock in clocks) / seconds)
+            measures["engine/recomputed_tokens"] = float(sum(clock.recomputed_tokens for clock in clocks))
+        return measures
 
     async def restart(self, engine: ports.Engine) -> None:
         for pool in self._pools:

@@ -1,24 +1,22 @@
 """vLLM as a token sampler: tokens in, tokens and sampled-token logprobs out, weights replaced in between.
 
-Two hosts with the same surface: `AsyncHost` is vLLM's AsyncLLM with its engine core in a process of its own;
-`InProcessHost` steps the same engine on a thread of this process, which halves the start on a laptop.
-
-Concurrency of `InProcessHost`: one thread owns the engine. It consumes commands from a queue (blocking only
-while the engine has nothing to do), steps the engine, and resolves asyncio futures on their own loop.
+Updates in flight: a paused engine stands between two steps and keeps its requests. The new version is named in the
+engine core during the pause, and every step's outputs carry the name that held when they were sampled. So a token's
+version is exact, however long its output travels.
 """
 
 import asyncio
 import itertools
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from mel_ray.config.schema import Config
+from mel_ray.records.reports import EngineClock
 from mel_ray.records.trajectory import FinishReason, Sampling, Trajectory
+from mel_ray.rollout.engine_hosts import UNNAMED, AsyncHost, Host, InProcessHost
 from mel_ray.weights.registry import transport_of
 
 
@@ -57,14 +55,6 @@ class EngineSettings:
 EXTENSION = "mel_ray.weights.receiver.WorkerExtension"
 
 
-class Host(Protocol):
-    async def request(self, request_id: str, token_ids: list[int], params: Any) -> Any: ...
-
-    async def rpc(self, method: str, **kwargs: Any) -> list[Any]: ...
-
-    async def reset_prefix_cache(self) -> bool: ...
-
-
 def _arguments(settings: EngineSettings) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "model": settings.model,
@@ -92,131 +82,59 @@ def _arguments(settings: EngineSettings) -> dict[str, Any]:
     return arguments
 
 
-class AsyncHost:
-    """AsyncLLM: the engine core runs in a process of its own."""
+class _Stopwatch:
+    """Counts the seconds that it was on."""
 
-    def __init__(self, settings: EngineSettings) -> None:
-        from vllm.engine.arg_utils import AsyncEngineArgs
-        from vllm.v1.engine.async_llm import AsyncLLM
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._seconds = 0.0
 
-        self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**_arguments(settings)))
+    def switch(self, is_on: bool) -> None:
+        now = time.monotonic()
+        if self._since is not None:
+            self._seconds += now - self._since
+        self._since = now if is_on else None
 
-    async def request(self, request_id: str, token_ids: list[int], params: Any) -> Any:
-        last = None
-        async for output in self._llm.generate({"prompt_token_ids": token_ids}, params, request_id=request_id):
-            last = output
-        return last
-
-    async def rpc(self, method: str, **kwargs: Any) -> list[Any]:
-        return await self._llm.collective_rpc(method, kwargs=kwargs)
-
-    async def reset_prefix_cache(self) -> bool:
-        return await self._llm.reset_prefix_cache()
-
-
-class InProcessHost:
-    """LLMEngine stepped on one thread of this process."""
-
-    def __init__(self, settings: EngineSettings) -> None:
-        from vllm.engine.arg_utils import EngineArgs
-        from vllm.v1.engine.llm_engine import LLMEngine
-
-        import mel_ray.weights.receiver  # noqa: F401  registers the transports in this process
-
-        self._llm = LLMEngine.from_engine_args(EngineArgs(**_arguments(settings)), enable_multiprocessing=False)
-        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._waiting: dict[str, tuple[asyncio.AbstractEventLoop, asyncio.Future[Any]]] = {}
-        self._thread = threading.Thread(target=self._run, name="vllm-step", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        """Commands first, then one step of the engine, for as long as the process lives.
-
-        An idle engine must not spin, so the first `get` blocks while there is nothing to step. Every command may end
-        the idleness (a request was added), so the flag is computed again after each: the next `get` then only looks,
-        and raises Empty when all commands are done, which is the sign to step.
-        """
-        while True:
-            is_idle = not self._llm.has_unfinished_requests()
-            try:
-                while True:
-                    self._commands.get(block=is_idle)()
-                    is_idle = not self._llm.has_unfinished_requests()
-            except queue.Empty:
-                pass
-            try:
-                for output in self._llm.step():
-                    if output.finished:
-                        self._resolve(self._waiting.pop(output.request_id), output, None)
-            except Exception as error:  # the engine is broken: every waiter must be told
-                waiting, self._waiting = self._waiting, {}
-                for entry in waiting.values():
-                    self._resolve(entry, None, error)
-
-    @staticmethod
-    def _resolve(
-        entry: tuple[asyncio.AbstractEventLoop, asyncio.Future[Any]], value: Any, error: Exception | None
-    ) -> None:
-        loop, future = entry
-
-        def settle() -> None:
-            if not future.done():
-                future.set_exception(error) if error else future.set_result(value)
-
-        loop.call_soon_threadsafe(settle)
-
-    async def _call(self, function: Callable[[], Any]) -> Any:
-        loop = asyncio.get_running_loop()
-        entry = (loop, loop.create_future())
-
-        def command() -> None:
-            try:
-                self._resolve(entry, function(), None)
-            except Exception as error:
-                self._resolve(entry, None, error)
-
-        self._commands.put(command)
-        return await entry[1]
-
-    async def request(self, request_id: str, token_ids: list[int], params: Any) -> Any:
-        loop = asyncio.get_running_loop()
-        entry = (loop, loop.create_future())
-
-        def command() -> None:
-            self._waiting[request_id] = entry
-            try:
-                self._llm.add_request(request_id, {"prompt_token_ids": token_ids}, params)
-            except Exception as error:
-                self._resolve(self._waiting.pop(request_id), None, error)
-
-        self._commands.put(command)
-        return await entry[1]
-
-    async def rpc(self, method: str, **kwargs: Any) -> list[Any]:
-        return await self._call(lambda: self._llm.collective_rpc(method, kwargs=kwargs))
-
-    async def reset_prefix_cache(self) -> bool:
-        return await self._call(self._llm.reset_prefix_cache)
+    def take(self) -> float:
+        """The seconds since the last call."""
+        self.switch(self._since is not None)
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
 
 
 class VllmEngine:
-    """One engine: samples with one seed per sample, and keeps the time it was busy."""
+    """One engine: samples with one seed per sample, takes new weights, and keeps the clock of what it did.
+
+    `running` counts the sequences that were asked for and have not ended, in the engine's own queue or being sampled.
+    """
 
     def __init__(
         self, settings: EngineSettings, decode: Callable[[Sequence[int]], str], stop_ids: Sequence[int]
     ) -> None:
-        self._host: Host = InProcessHost(settings) if settings.in_process else AsyncHost(settings)
+        arguments = _arguments(settings)
+        self._host: Host = InProcessHost(arguments) if settings.in_process else AsyncHost(arguments)
         self._decode, self._stop_ids = decode, list(stop_ids)
         self._ids = itertools.count()
-        self._active, self._busy_since, self._busy_seconds = 0, 0.0, 0.0
+        self.running = 0
+        self.is_paused = self._is_loading = False
+        self._busy, self._pauses = _Stopwatch(), _Stopwatch()
+        self._sampled = self._recomputed = 0
+        self._kept: set[int] = set()  # the versions that were loaded without clearing the cache
         self.weight_version = 0
 
     async def sample(self, token_ids: Iterable[int], sampling: Sampling) -> tuple[Trajectory, ...]:
-        """`sampling.count` independent completions of one prompt; its prefix is computed once."""
+        """`sampling.count` independent completions of one prompt; its prefix is computed once.
+
+        Every token is given with the version of the weights that sampled it.
+
+        Raises:
+            RuntimeError: weights are being replaced and the engine is not paused.
+        """
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        prompt = [int(token) for token in token_ids]
+        # The salt keeps a new request from reading prefixes that were computed before an update that kept them.
+        prompt = {"prompt_token_ids": [int(token) for token in token_ids], "cache_salt": str(len(self._kept))}
 
         async def one(seed: int) -> Trajectory:
             params = SamplingParams(
@@ -229,32 +147,68 @@ class VllmEngine:
                 detokenize=False,
                 output_kind=RequestOutputKind.FINAL_ONLY,
             )
-            output = (await self._host.request(str(next(self._ids)), prompt, params)).outputs[0]
+            if self._is_loading and not self.is_paused:
+                raise RuntimeError("weights are being replaced; pause the engine first, so that new requests wait")
+            self._count_running(1)
+            try:
+                output = (await self._host.request(str(next(self._ids)), prompt, params)).outputs[0]
+            finally:
+                self._count_running(-1)
             tokens = list(output.token_ids)
             logprobs = [step[token].logprob for token, step in zip(tokens, output.logprobs, strict=True)]
+            versions = self._versions_of(output, len(prompt["prompt_token_ids"]))
             finish = FinishReason.LENGTH if output.finish_reason == "length" else FinishReason.STOP
-            return Trajectory.of_one_turn(tokens, logprobs, self._decode(tokens), finish, seed, self.weight_version)
+            return Trajectory.of_one_turn(tokens, logprobs, self._decode(tokens), finish, seed, versions)
 
-        self._enter()
-        try:
-            return tuple(await asyncio.gather(*map(one, sampling.seeds)))
-        finally:
-            self._leave()
+        return tuple(await asyncio.gather(*map(one, sampling.seeds)))
 
-    def _enter(self) -> None:
-        if self._active == 0:
-            self._busy_since = time.monotonic()
-        self._active += 1
+    def _versions_of(self, output: Any, prompt_tokens: int) -> list[int]:
+        """The weights that sampled each token; what was computed again between two versions goes to the clock."""
+        versions: list[int] = []
+        for span in output.weight_versions:
+            version = 0 if span.version == UNNAMED else int(span.version)
+            if span.start and version not in self._kept:
+                self._recomputed += prompt_tokens + span.start - 1  # the newest token's keys were not yet computed
+            versions += [version] * (span.end - span.start)
+        self._sampled += len(versions)
+        return versions
 
-    def _leave(self) -> None:
-        self._active -= 1
-        if self._active == 0:
-            self._busy_seconds += time.monotonic() - self._busy_since
+    def _count_running(self, change: int) -> None:
+        self.running += change
+        self._busy.switch(self.running > 0 and not self.is_paused)
+
+    async def pause(self) -> None:
+        """Freeze the engine between two of its steps: requests stay where they are, and new ones wait."""
+        if not self.is_paused:
+            await self._host.pause()
+            self._set_paused(True)
+
+    async def resume(self) -> None:
+        """Go on after `pause`.
+
+        Raises:
+            RuntimeError: an update was begun and not finished.
+        """
+        if self._is_loading:
+            raise RuntimeError("weights are being replaced; finish the update before the engine is resumed")
+        if self.is_paused:
+            self._set_paused(False)
+            await self._host.resume()
+
+    def _set_paused(self, is_paused: bool) -> None:
+        self.is_paused = is_paused
+        self._pauses.switch(is_paused)
+        self._count_running(0)
 
     def take_busy_seconds(self) -> float:
-        """Seconds with at least one request since the last call."""
-        busy, self._busy_seconds = self._busy_seconds, 0.0
-        return busy
+        """Seconds with at least one request and without a pause, since this or `take_counts` was last called."""
+        return self._busy.take()
+
+    def take_counts(self) -> EngineClock:
+        """What the engine did since the last call."""
+        clock = EngineClock(self.take_busy_seconds(), self._pauses.take(), self._sampled, self._recomputed)
+        self._sampled = self._recomputed = 0
+        return clock
 
     async def connect_weights(self, init_info: dict[str, Any]) -> None:
         await self._host.rpc("init_weight_transfer_engine", init_info=init_info)
@@ -267,26 +221,35 @@ class VllmEngine:
         """Make ready to receive weights.
 
         Raises:
-            RuntimeError: requests are still running.
+            RuntimeError: requests are running and the engine is not paused.
         """
-        if self._active:
-            raise RuntimeError(f"{self._active} requests are running; weights are replaced between steps only")
+        if self.running and not self.is_paused:
+            raise RuntimeError(f"{self.running} requests are running; pause the engine before an update")
+        self._is_loading = True
         await self._host.rpc("start_weight_update")
 
     async def receive(self, update_info: dict[str, Any]) -> None:
         await self._host.rpc("update_weights", update_info=update_info)
 
-    async def finish_update(self, version: int) -> str:
-        """Put the received weights to use and forget cached prefixes; returns the checksum of what was received.
+    async def finish_update(self, version: int, keep_kv: bool = False) -> str:
+        """Put the received weights to use as `version`; returns the checksum of what was received.
+
+        The cache is cleared: requests that were paused in the middle compute their prefix again under the new weights
+        when they are resumed, so no token is decoded on keys of older weights. With `keep_kv` they go on with the keys
+        they have, old and new mixed (PipelineRL, arXiv 2509.19128). So may requests that wait in the engine with a
+        prefix in common; requests that come later never see the old keys.
 
         Raises:
-            RuntimeError: the workers of this engine received different weights, or cached prefixes remain.
+            RuntimeError: the workers of this engine received different weights, or the cache could not be cleared.
         """
         await self._host.rpc("finish_weight_update")
-        if not await self._host.reset_prefix_cache():
+        if not keep_kv and not await self._host.reset_prefix_cache():
             raise RuntimeError("the prefix cache could not be reset, so it would serve the old weights")
         checksums = set(await self._host.rpc("received_checksum"))
         if len(checksums) != 1:
             raise RuntimeError(f"the workers of one engine received different weights: {sorted(checksums)}")
-        self.weight_version = version
+        await self._host.name_weights(str(version))
+        if keep_kv:
+            self._kept.add(version)
+        self.weight_version, self._is_loading = version, False
         return checksums.pop()

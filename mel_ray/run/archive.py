@@ -11,6 +11,7 @@ from mel_ray.records.ports import ObjectStore
 from mel_ray.records.row import Ref, Row, attempts, drafts
 from mel_ray.records.trajectory import derive_seed
 from mel_ray.run.folder import RunFolder
+from mel_ray.run.order_file import order_line
 from mel_ray.run.store import EXPERIENCE_SCHEMA, TRAJECTORY_SCHEMA, experience_row, trajectory_row, write_rows
 
 
@@ -27,6 +28,8 @@ class RunArchive:
         refs = list(dict.fromkeys(row.ref for row in (*drafted, *replays, *tried) if row.ref is not None))
         records = dict(zip(refs, await self._store.get(refs), strict=True))
         await asyncio.to_thread(self._write, step, drafted, tried, records)
+        with self._folder.order.open("a", encoding="utf-8") as stream:
+            stream.write(order_line(step, rows) + "\n")
 
     def _write(self, step: int, drafted: Sequence[Row], tried: Sequence[Row], records: dict[Ref, Any]) -> None:
         experiences = []

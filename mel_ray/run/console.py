@@ -1,6 +1,7 @@
 """Live progress in the terminal: a bar where there is one, plain lines where there is not."""
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Group
@@ -8,7 +9,9 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from mel_ray.records.problem import counted
 from mel_ray.records.reports import EvalReport, StepReport
+from mel_ray.run.bottleneck import bottleneck, phase_means
 
 
 def step_line(metrics: Any) -> str:
@@ -22,9 +25,22 @@ def step_line(metrics: Any) -> str:
         *([f"cut off {cut_off:.2f}"] if cut_off else []),
         f"{tokens / max(1e-9, metrics['time/explore']):,.0f} tok/s",
         f"{metrics['time/step']:.1f} s (explore {metrics['time/explore']:.1f}, train {metrics['time/train']:.1f}, "
-        f"publish {metrics['time/publish']:.2f})",
+        f"publish {metrics['time/publish']:.2f}{_overlap(metrics)})",
     ]
     return "  ".join(figures)
+
+
+def _overlap(metrics: Any) -> str:
+    """What the halves waited for each other, and how old the rows were, where that can be."""
+    if "staleness/mean" not in metrics:
+        return ""
+    return f"; waited {metrics['time/wait']:.1f}, staleness {metrics['staleness/mean']:.1f}"
+
+
+def explained(rows: Sequence[Any], capacity: int) -> str:
+    """Which half the other one waits for; empty before there is a step to tell it by."""
+    means = phase_means(rows)
+    return bottleneck(means, capacity) if means else ""
 
 
 def is_score(name: str) -> bool:
@@ -34,17 +50,24 @@ def is_score(name: str) -> bool:
 
 def evaluation_line(report: EvalReport) -> str:
     scores = "  ".join(f"{name} {value:.3f}" for name, value in report.scores.items() if is_score(name))
-    return f"{report.benchmark} after step {report.step} ({report.questions} questions): {scores}"
+    return f"{report.benchmark} after step {report.step} ({counted(report.questions, 'question')}): {scores}"
+
+
+EXPLAINED_AFTER = 5  # steps
 
 
 class PlainConsole:
-    """One quiet line per step."""
+    """One quiet line per step, and once a line that says which half the other waits for."""
 
-    def __init__(self, steps: int) -> None:
-        self._steps = steps
+    def __init__(self, steps: int, capacity: int) -> None:
+        self._steps, self._capacity = steps, capacity
+        self._rows: list[Any] = []
 
     def step(self, report: StepReport) -> None:
         print(f"step {report.step}/{self._steps}  {step_line(report.metrics)}", flush=True)
+        self._rows = [*self._rows[-EXPLAINED_AFTER:], report.metrics]
+        if len(self._rows) == EXPLAINED_AFTER:
+            print(explained(self._rows, self._capacity), flush=True)
 
     def evaluation(self, report: EvalReport) -> None:
         print(evaluation_line(report), flush=True)
@@ -56,7 +79,8 @@ class PlainConsole:
 class BarConsole:
     """A bar, and under it the last step's figures."""
 
-    def __init__(self, steps: int, done: int) -> None:
+    def __init__(self, steps: int, done: int, capacity: int) -> None:
+        self._capacity, self._rows = capacity, list[Any]()
         self._progress = Progress(TextColumn("step"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
         self._task = self._progress.add_task("steps", total=steps, completed=done)
         self._live = Live(self._progress, refresh_per_second=4)
@@ -64,7 +88,9 @@ class BarConsole:
 
     def step(self, report: StepReport) -> None:
         self._progress.update(self._task, completed=report.step)
-        self._live.update(Group(self._progress, Text(step_line(report.metrics))))
+        self._rows = [*self._rows[-20:], report.metrics]
+        lines = [Text(step_line(report.metrics)), Text(explained(self._rows, self._capacity), style="dim")]
+        self._live.update(Group(self._progress, *lines))
 
     def evaluation(self, report: EvalReport) -> None:
         self._live.console.print(evaluation_line(report), highlight=False)
@@ -73,6 +99,6 @@ class BarConsole:
         self._live.stop()
 
 
-def make_console(kind: str, steps: int, done: int) -> PlainConsole | BarConsole:
+def make_console(kind: str, steps: int, done: int, capacity: int) -> PlainConsole | BarConsole:
     is_terminal = kind == "auto" and sys.stdout.isatty()
-    return BarConsole(steps, done) if is_terminal else PlainConsole(steps)
+    return BarConsole(steps, done, capacity) if is_terminal else PlainConsole(steps, capacity)

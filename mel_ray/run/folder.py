@@ -11,6 +11,7 @@ from mel_ray.config.plan import disk_bytes
 from mel_ray.config.schema import Config
 from mel_ray.records.problem import ConfigError, Problem
 from mel_ray.run.checkpoints import latest_checkpoint
+from mel_ray.run.order_file import find_order_problems
 
 FORMAT = 2  # raised when an older folder can no longer be continued; 1 had no format file
 
@@ -44,6 +45,10 @@ class RunFolder:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def order(self) -> Path:
+        return self.path / "order.jsonl"
 
     @property
     def evaluations(self) -> Path:
@@ -108,10 +113,10 @@ class RunFolder:
 
     def rewind(self, step: int) -> None:
         """Forget everything after `step`, so that a resumed run writes it once."""
-        if self.metrics.exists():
-            lines = self.metrics.read_text().splitlines()
-            kept = [line for line in lines if _step_of(line) <= step]
-            write_atomically(self.metrics, "".join(f"{line}\n" for line in kept))
+        for file in (self.metrics, self.order):
+            if file.exists():
+                kept = [line for line in file.read_text().splitlines() if _step_of(line) <= step]
+                write_atomically(file, "".join(f"{line}\n" for line in kept))
         for folder in ("experiences", "trajectories"):
             for file in (self.path / folder).glob("step-*.parquet"):
                 if int(file.stem.removeprefix("step-")) > step:
@@ -157,8 +162,17 @@ def kind_of(config: Config) -> str:
     return "mel" if name == "grpo" else f"{name}-mel"
 
 
+def replayed_order(config: Config) -> Path:
+    """The order of the run that `run.replay_order` names: below run.dir, or a folder anywhere."""
+    name = str(config.run.replay_order)
+    below = RunFolder(Path(config.run.dir) / name)
+    return (below if below.path.exists() else RunFolder(Path(name))).order
+
+
 def find_run_problems(config: Config) -> list[Problem]:
-    """Why a run of this name cannot be begun or continued; nothing is written."""
+    """Why a run of this name cannot be begun or continued, or none be repeated; nothing is written."""
+    if config.run.replay_order is not None and (found := list(find_order_problems(config, replayed_order(config)))):
+        return found
     name, folder = config.run.name, RunFolder(Path(config.run.dir) / str(config.run.name))
     if not name or not folder.config.exists():
         return []

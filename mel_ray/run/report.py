@@ -6,6 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
 
+from mel_ray.records.problem import counted
 from mel_ray.run import figures
 from mel_ray.run.console import is_score
 from mel_ray.run.folder import write_atomically
@@ -126,7 +127,7 @@ def write_report(paths: Sequence[Path], output: Path) -> None:
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
     page = environment.get_template("report.html.j2").render(
         names=[run.name for run in runs],
-        subtitle=", ".join(f"{run.name}: {len(run.steps)} steps" for run in runs),
+        subtitle=", ".join(f"{run.name}: {counted(len(run.steps), 'step')}" for run in runs),
         table=table,
         scores=sorted({score for row in table for score in row["scores"] if is_score(score)}),
         figures=_draw(runs),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mel_ray.records.ledger import Ledger, TrajectoryFate
+from mel_ray.records.problem import counted
 
 _CAME_TO = {
     TrajectoryFate.NO_SIGNAL: "brought no signal",
@@ -38,7 +39,7 @@ def unlearned_text(steps: Sequence[dict[str, Any]]) -> str | None:
     all_right = share("group/all_correct_share")
     no_right = max(0.0, 1.0 - share("group/mixed_share") - all_right)
     return (
-        f"no optimizer step was made in {len(steps)} training steps, so the policy is unchanged: {came_to} "
+        f"no optimizer step was made in {counted(len(steps), 'training step')}, so the policy is unchanged: {came_to} "
         f"(questions: {no_right:.0%} without a correct answer, {all_right:.0%} with only correct ones; trajectories: "
         f"{share('rollout/truncated_share'):.0%} cut off at rollout.max_tokens, {share('verdict/no_answer'):.0%} "
         f"without an answer, {share('verdict/timeout', 'verdict/error'):.0%} not judged)"

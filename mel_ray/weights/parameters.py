@@ -1,45 +1,15 @@
-"""Parameters on the wire: what each is called and how large it is, in buckets; and checksums, the same on both ends."""
+"""Parameters on the wire: what each is called, how large it is, and where it lies in one flat buffer, in buckets."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from hashlib import blake2b
 from typing import Any
 
 import torch
 from torch import Tensor
 
-_WORDS = 1 << 20  # 64-bit words weighted at a time
-
-
-@lru_cache(maxsize=8)
-def _position_weights(device: torch.device) -> Tensor:
-    """Odd 64-bit weights, different for each position of a chunk."""
-    return torch.arange(_WORDS, device=device, dtype=torch.int64) * 2_654_435_761 * 2 + 1
-
-
-def tensor_checksum(tensor: Tensor) -> int:
-    """A 64-bit sum over the tensor's bits, weighted by position, on whatever device it is."""
-    raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-    whole = len(raw) // 8 * 8
-    body = raw[:whole] if raw.data_ptr() % 8 == 0 else raw[:whole].clone()
-    words, weights = body.view(torch.int64), _position_weights(raw.device)
-    total = int.from_bytes(bytes(raw[whole:].tolist()), "little")
-    for number, chunk in enumerate(words.split(_WORDS)):
-        total += (2 * number + 1) * int((chunk * weights[: len(chunk)]).sum())
-    return total & 0xFFFF_FFFF_FFFF_FFFF
-
-
-def combined_checksum(checksums: Mapping[str, int]) -> str:
-    """One digest over all parameters, independent of their order."""
-    digest = blake2b(digest_size=12)
-    for name in sorted(checksums):
-        digest.update(f"{name}={checksums[name]};".encode())
-    return digest.hexdigest()
-
-
-BUCKET_BYTES = 256 << 20
+BUCKET_BYTES = 32 << 20
+ALIGNMENT = 64  # bytes
 ITEM_BYTES = {
     "float64": 8,
     "float32": 4,
@@ -89,3 +59,39 @@ def dense_update_info(metas: list[ParameterMeta]) -> dict[str, Any]:
         "dtype_names": [meta.dtype for meta in metas],
         "shapes": [list(meta.shape) for meta in metas],
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a bucket lies in the flat buffer: bytes `start` to `stop`, its parameters from `offsets` on."""
+
+    metas: list[ParameterMeta]
+    offsets: list[int]
+    start: int
+    stop: int
+
+    def bytes_of(self, memory: Tensor) -> Tensor:
+        """The bucket in a buffer, uint8 [stop - start]."""
+        return memory[self.start : self.stop]
+
+    def views_of(self, memory: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """The bucket's parameters in a buffer, without a copy."""
+        for meta, offset in zip(self.metas, self.offsets, strict=True):
+            raw = memory[offset : offset + meta.nbytes]
+            yield meta.name, raw.view(getattr(torch, meta.dtype)).view(meta.shape)
+
+
+def places(metas: Iterable[ParameterMeta], limit: int = BUCKET_BYTES) -> list[Place]:
+    """The layout of the flat buffer, which both ends derive from the metas. It is as long as the last `stop`.
+
+    Parameters follow each other without a gap wherever their sizes allow it.
+    """
+    found: list[Place] = []
+    offset = 0
+    for bucket in buckets(metas, limit):
+        offsets = []
+        for meta in bucket:
+            offsets.append(offset)
+            offset += -(-meta.nbytes // ALIGNMENT) * ALIGNMENT
+        found.append(Place(bucket, offsets, offsets[0], offset))
+    return found

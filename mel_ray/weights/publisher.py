@@ -5,7 +5,6 @@ requests running meanwhile.
 """
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 from mel_ray.records.ports import Engine, Engines, WeightSource
@@ -19,8 +18,11 @@ class DamagedWeights(RuntimeError):
 class WeightPublisher:
     """One transport between rank 0 of the policy and every worker of every engine."""
 
-    def __init__(self, source: WeightSource, engines: Engines, transport: str, tensor_parallel: int) -> None:
+    def __init__(
+        self, source: WeightSource, engines: Engines, transport: str, tensor_parallel: int, delta: bool = False
+    ) -> None:
         self._source, self._engines, self._name, self._tensor_parallel = source, engines, transport, tensor_parallel
+        self._delta = delta
         self._transport = TRANSPORTS[transport]
         self._is_open = False
         self.checksum = ""  # of the weights published last
@@ -36,12 +38,14 @@ class WeightPublisher:
         engines = self._engines.engines
         address, port = await self._source.address()
         world = 1 + len(engines) * self._tensor_parallel
-        opening: list[Any] = [self._source.open_sender(self._name, address, port, world)]
+        opening: list[Any] = [self._source.open_sender(self._name, address, port, world, self._delta)]
         for index, engine in enumerate(engines):
             info: dict[str, Any] = {}
-            if self._transport.is_broadcast:
+            if self._transport.has_rendezvous:
                 offset = 1 + index * self._tensor_parallel
                 info = {"master_address": address, "master_port": port, "rank_offset": offset, "world_size": world}
+            if self._transport.has_delta:
+                info["delta"] = self._delta
             opening.append(engine.connect_weights(info | self._transport.init_info))
         await asyncio.gather(*opening)
 
@@ -75,22 +79,9 @@ class WeightPublisher:
         """The engines whose checksum differs from the sender's."""
         engines = self._engines.engines
         await asyncio.gather(*(engine.begin_update() for engine in engines))
-        sent = await (self._broadcast(engines) if self._transport.is_broadcast else self._store(engines))
+        info = await self._source.update_info()
+        receiving = asyncio.gather(*(engine.receive(info) for engine in engines))
+        sent, _ = await asyncio.gather(self._source.send(), receiving)
         received = await asyncio.gather(*(engine.finish_update(version) for engine in engines))
         self.checksum = sent
         return [engine for engine, checksum in zip(engines, received, strict=True) if checksum != sent]
-
-    async def _broadcast(self, engines: Sequence[Engine]) -> str:
-        info = await self._source.update_info()
-        receiving = asyncio.gather(*(engine.receive(info) for engine in engines))
-        checksum, _ = await asyncio.gather(self._source.send(), receiving)
-        return checksum
-
-    async def _store(self, engines: Sequence[Engine]) -> str:
-        checksum = await self._source.send()
-        try:
-            info = await self._source.update_info()
-            await asyncio.gather(*(engine.receive(info) for engine in engines))
-        finally:
-            await self._source.clean_up_sender()
-        return checksum

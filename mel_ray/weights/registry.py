@@ -20,17 +20,20 @@ class ClusterOptions(Protocol):
     def nodes(self) -> int: ...
     @property
     def weight_transfer(self) -> str: ...
+    @property
+    def weight_delta(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Transport:
-    """`device`: where it runs, and `device_why`: why nowhere else. `is_broadcast`: all engines receive while the policy
-    sends; else it stores, then they read. `reach_why`: why it does not leave the machine; empty if it does.
-    `init_info`: what receivers are told in addition to the rendezvous."""
+    """`device`: where it runs, and `device_why`: why nowhere else. `has_rendezvous`: the policy and all engines
+    wait for each other when they connect. `has_delta`: it can send changed elements alone. `reach_why`: why it does not
+    leave the machine; empty if it does. `init_info`: what receivers are told in addition to the rendezvous."""
 
     device: str
     device_why: str
-    is_broadcast: bool
+    has_rendezvous: bool
+    has_delta: bool
     reach_why: str = ""
     init_info: dict[str, Any] = field(default_factory=dict)
 
@@ -46,6 +49,9 @@ class Transport:
             yield Problem("cluster.weight_transfer", cluster.weight_transfer, self.device_why, remedy)
         elif not self.reaches_nodes and cluster.nodes > 1:
             yield self.reach_problem(cluster.weight_transfer, f"{cluster.nodes} nodes")
+        if cluster.weight_delta and not self.has_delta:
+            why = f"{transport_of(cluster)} sends all weights each time"
+            yield Problem("cluster.weight_delta", True, why, "use cluster.weight_delta=false")
 
     def reach_problem(self, name: str, what: str) -> Problem:
         fitting = [other for other, one in TRANSPORTS.items() if one.device == self.device and one.reaches_nodes]
@@ -53,9 +59,9 @@ class Transport:
 
 
 TRANSPORTS: dict[str, Transport] = {
-    "shm": Transport("cpu", "this transport is for CPU", False, "shared memory does not reach"),
-    "gloo": Transport("cpu", "this transport is for CPU", True),
-    "nccl": Transport("cuda", "NCCL needs GPUs", True, init_info={"packed": True}),
+    "shm": Transport("cpu", "this transport is for CPU", False, True, "shared memory does not reach"),
+    "gloo": Transport("cpu", "this transport is for CPU", True, True),
+    "nccl": Transport("cuda", "NCCL needs GPUs", True, False, init_info={"packed": True}),
 }
 
 

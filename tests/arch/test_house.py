@@ -30,7 +30,13 @@ MAY = {
 COMMANDS = ("main.py", "evaluate.py", "report.py", "experiences.py", "rewards/score.py", "data/inspect.py")
 LIBRARIES = {
     "ray": ("*_pool.py", "actors/*.py", "driver/wiring.py", "run/ray_sink.py"),
-    "vllm": ("rollout/vllm_engine.py", "weights/receiver.py", "weights/*/receiver.py", "weights/nccl/sender.py"),
+    "vllm": (
+        "rollout/vllm_engine.py",
+        "rollout/engine_hosts.py",
+        "weights/receiver.py",
+        "weights/*/receiver.py",
+        "weights/nccl/sender.py",
+    ),
     "deepspeed": ("policy/zero3.py",),
     "wandb": ("run/wandb_sink.py",),
 }

@@ -53,12 +53,22 @@ def test_gspo(seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_masked_importance_of_tokens(seed):
+@pytest.mark.parametrize(("theirs", "mode"), [("mask", "mask"), ("clip", "truncate")])
+@pytest.mark.parametrize("floor", [None, 0.7])
+def test_importance_of_tokens(seed, theirs, mode, floor):
     batch = make_batch(seed)
-    theirs = openrlhf_loss(batch, is_correction_level="token", is_correction_mode="mask",
-                           is_correction_threshold=[0.0, 1.2])  # fmt: skip
-    loss = LossSettings(importance_cap=1.2, importance_mode="mask")
-    assert_same(batch, theirs, *ours(batch, loss, "token_mean"))
+    found = openrlhf_loss(batch, is_correction_level="token", is_correction_mode=theirs,
+                          is_correction_threshold=[floor or 0.0, 1.2])  # fmt: skip
+    loss = LossSettings(importance_cap=1.2, importance_floor=floor, importance_mode=mode)
+    assert_same(batch, found, *ours(batch, loss, "token_mean"))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_gspo_with_correction_takes_the_ratio_to_the_sampled_logprobs(seed):
+    batch = make_batch(seed)
+    theirs = openrlhf_loss(batch, policy_loss_type="gspo", is_correction_level="token")
+    loss = LossSettings("sequence_clipped", denominator="sampled")
+    assert_same(batch, theirs, *ours(batch, loss, "seq_mean_token_mean"))
 
 
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])

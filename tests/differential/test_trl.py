@@ -105,11 +105,14 @@ def test_the_kl_of_trl_by_default_is_weighted_by_the_ratio_and_so_differs_from_o
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("level", ["token", "sequence"])
 @pytest.mark.parametrize("mode", ["truncate", "mask"])
-def test_importance_correction_for_the_engine(seed, level, mode):
+@pytest.mark.parametrize("floor", [None, 0.7])
+def test_importance_correction_for_the_engine(seed, level, mode, floor):
+    """TRL computes these ratios in the middle of generating; `vllm_importance_sampling_clip_min` is our floor."""
     batch = make_batch(seed)
     difference = (batch.old - batch.sampled) * batch.mask
     ratio = (difference.sum(-1, keepdim=True) if level == "sequence" else difference).exp()
-    ratio = ratio.clamp(max=1.2) if mode == "truncate" else ratio.masked_fill(ratio > 1.2, 0.0)
+    is_outside = (ratio > 1.2) | (ratio < (floor or 0.0))
+    ratio = ratio.clamp(floor, 1.2) if mode == "truncate" else ratio.masked_fill(is_outside, 0.0)
     theirs = trl_loss(batch, "grpo", corrects_engine=True, ratio=ratio)
-    loss = LossSettings(importance_cap=1.2, importance_level=level, importance_mode=mode)
+    loss = LossSettings(importance_cap=1.2, importance_floor=floor, importance_level=level, importance_mode=mode)
     assert_same(batch, theirs, *ours(batch, loss, "seq_mean_token_mean"))

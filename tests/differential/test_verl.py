@@ -1,11 +1,15 @@
 """Our estimators and losses against verl's own `core_algos`."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from verl.trainer.config import AlgoConfig
+from verl.trainer.config.algorithm import RolloutCorrectionConfig
 from verl.trainer.ppo import core_algos
-from verl.workers.config import ActorConfig
+from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_weights
+from verl.workers.config import ActorConfig, PolicyLossConfig
 
 from mel_ray.policy.algorithms.batch_whitened import batch_whitened
 from mel_ray.policy.algorithms.group_centred import group_centred
@@ -62,11 +66,43 @@ def test_cispo(seed):
     assert_same(batch, theirs, *ours(batch, LossSettings("cispo", clip_low=0.3, clip_high=0.5), "token_mean"))
 
 
+ICEPOP = {"importance_cap": 1.5, "importance_floor": 0.6, "importance_mode": "mask"}
+CORRECTIONS = {"1.2": {"importance_cap": 1.2}, "0.6_1.5": ICEPOP}  # the first: truncated importance sampling
+
+
 @pytest.mark.parametrize("seed", SEEDS)
-def test_truncated_importance(seed):
+@pytest.mark.parametrize("level", ["token", "sequence"])
+@pytest.mark.parametrize("threshold", CORRECTIONS)
+def test_the_decoupled_objective_with_verls_rollout_correction(seed, threshold, level):
     batch = make_batch(seed)
-    theirs = verl_loss(batch, weights=(batch.old - batch.sampled).exp().clamp(max=1.2))
-    assert_same(batch, theirs, *ours(batch, LossSettings(importance_cap=1.2, **VERL), "token_mean"))
+    weights, _ = compute_rollout_correction_weights(batch.old - batch.sampled, batch.mask, level, threshold)
+    loss = LossSettings(**CORRECTIONS[threshold], importance_level=level, **VERL)
+    assert_same(batch, verl_loss(batch, weights=weights), *ours(batch, loss, "token_mean"))
+
+
+def verl_bypass_loss(batch, **options):
+    """verl's loss without a scoring pass: the sampled logprobs stand in for the old ones."""
+    correction = RolloutCorrectionConfig(bypass_mode=True, **options)
+    policy_loss = PolicyLossConfig(loss_mode="bypass_mode", rollout_correction=correction)
+    bypassed = replace(batch, old=batch.sampled)
+    return verl_loss(bypassed, "bypass_mode", policy_loss=policy_loss)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_ratio_to_the_sampled_logprobs_is_verls_bypass_mode(seed):
+    batch = make_batch(seed)
+    theirs = verl_bypass_loss(batch, loss_type="ppo_clip", rollout_is="token")
+    assert_same(batch, theirs, *ours(batch, LossSettings(denominator="sampled", **VERL), "token_mean"))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("level", ["token", "sequence"])
+@pytest.mark.parametrize("threshold", CORRECTIONS)
+def test_the_weighted_score_function_is_verls_bypass_mode_with_reinforce(seed, threshold, level):
+    batch = make_batch(seed, is_on_policy=True)  # of the first optimizer step: pi is the policy before the update
+    theirs = verl_bypass_loss(batch, loss_type="reinforce", rollout_is=level, rollout_is_threshold=threshold)
+    loss = LossSettings("logprob", **CORRECTIONS[threshold], importance_level=level)
+    assert_same(batch, theirs, *ours(batch, loss, "token_mean"))
 
 
 @pytest.mark.parametrize(("theirs", "estimator"), [("kl", "k1"), ("mse", "k2"), ("low_var_kl", "k3")])

@@ -9,6 +9,7 @@ import numpy as np
 
 from mel_ray.config.schema import Config
 from mel_ray.data.prompts import PromptStream
+from mel_ray.driver.batches import Batches
 from mel_ray.driver.buffer import Buffer
 from mel_ray.driver.explorer import Explorer
 from mel_ray.driver.learner import Learner
@@ -18,8 +19,9 @@ from mel_ray.mel.memory import Memory
 from mel_ray.policy.batch import rows_in
 from mel_ray.policy.sequences import train_sequence
 from mel_ray.records.experience import DraftState
+from mel_ray.records.ports import Turn
 from mel_ray.records.reports import UpdateReport
-from mel_ray.records.row import Row, RowKind, row_of_draft, rows_of_group
+from mel_ray.records.row import Explored, Row, RowKind, row_of_draft, rows_of_group
 from mel_ray.records.step import OptimizerStep, Shards, TrainSequence, TrainSettings
 from mel_ray.records.trajectory import Floats, Group, Prompt, Sampling
 from tests.unit.builders import FakeStore, config_of, draft, judged, prompt, trajectory
@@ -50,7 +52,7 @@ class FakeRollout:
     def __init__(self, world: World) -> None:
         self.world, self.seeds = world, []
 
-    async def generate(self, prompt: Prompt, sampling: Sampling) -> tuple[Row, ...]:
+    async def generate(self, prompt: Prompt, sampling: Sampling, turn: Turn = Turn.NEW) -> tuple[Row, ...]:
         self.seeds.append(sampling.seeds)
         await asyncio.sleep(self.world.delays.get(prompt.question_id, 0))
         self.world.note("generated", prompt.question_id)
@@ -138,8 +140,17 @@ class FakePublisher:
 class FakeEngines:
     engines = ()
 
-    async def busy_share(self) -> float:
-        return 0.5
+    async def drain(self) -> None:
+        return None
+
+    async def pause(self) -> None:
+        return None
+
+    async def resume(self) -> None:
+        return None
+
+    async def measures(self) -> dict[str, float]:
+        return {"engine/busy_share": 0.5}
 
     async def restart(self, engine) -> None:
         raise AssertionError("nothing broke")
@@ -208,6 +219,10 @@ class System:
     def step(self) -> Callable:
         return self.loop.step
 
+    async def explored(self, step: int) -> list[Explored]:
+        """The questions of a step, nothing else."""
+        return await self.loop.buffer.take(step)
+
     def trained(self, update: int | None = None) -> list[Row]:
         """The rows with a weight, of one update or of all."""
         updates = self.policy.updates if update is None else [self.policy.updates[update]]
@@ -225,8 +240,9 @@ def make(
     run_state = run_state or RunState()
     data = PromptStream(questions, 0, run_state.position)
     rollout, policy, archive = FakeRollout(world), FakePolicy(world), FakeArchive(world)
-    explorer = Explorer(cfg, data, rollout, FakeRewards(world), FakeExperience(world, state))
+    explorer = Explorer(cfg, rollout, FakeRewards(world), FakeExperience(world, state))
+    buffer = Buffer(Batches(explorer.explore, data, cfg), cfg.driver.capacity, cfg.run.steps)
     options = cfg.mel.memory
     learner = Learner(cfg, policy, Memory(options.size, options.max_age, 0, world.store), archive)
-    loop = Loop(cfg, run_state, data, Buffer(explorer.batch), learner, FakePublisher(world), FakeEngines())
+    loop = Loop(cfg, run_state, data, buffer, learner, FakePublisher(world), FakeEngines())
     return System(cfg, world, loop, explorer, learner, policy, rollout, archive)

@@ -66,7 +66,7 @@ async def test_all_questions_are_asked_at_once_since_the_pools_bound_what_runs()
     evaluator, rollout = evaluator_of(world, "eval.samples=8")
     asked, everything_asked, generate = [], asyncio.Event(), rollout.generate
 
-    async def waiting(prompt, sampling):
+    async def waiting(prompt, sampling, turn):
         asked.append(prompt.question_id)
         if len(asked) == 2 * len(names):
             everything_asked.set()

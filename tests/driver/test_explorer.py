@@ -14,7 +14,7 @@ from tests.unit.builders import draft_row, prompt
 
 async def test_only_mixed_groups_are_contrasted():
     world = World({"mixed": "cw", "right": "cc", "wrong": "ww", "failed": "ct"})
-    explored = await make(world).explorer.batch(1)
+    explored = await make(world).explored(1)
     assert world.who("abstracted") == ["mixed"]
     assert {len(attempts(rows)) for rows in explored} == {2}
     assert [len(drafts(rows)) for rows in explored] == [int(is_mixed(rows)) for rows in explored]
@@ -22,7 +22,7 @@ async def test_only_mixed_groups_are_contrasted():
 
 async def test_a_question_brings_its_attempts_and_then_its_drafts_with_their_replays():
     world = World({"a": "cw"})
-    (rows,) = await make(world).explorer.batch(1)
+    (rows,) = await make(world).explored(1)
     assert [row.kind for row in rows] == [RowKind.ATTEMPT, RowKind.ATTEMPT, RowKind.DRAFT]
     (draft,) = drafts(rows)
     assert draft.is_proven
@@ -33,7 +33,7 @@ async def test_a_question_brings_its_attempts_and_then_its_drafts_with_their_rep
 @pytest.mark.parametrize("state", [state for state in DraftState if state is not DraftState.PARSED])
 async def test_a_rejected_draft_is_not_replayed(state):
     world = World({"a": "cw"})
-    (rows,) = await make(world, state=state).explorer.batch(1)
+    (rows,) = await make(world, state=state).explored(1)
     assert world.who("replayed") == []
     (draft,) = drafts(rows)
     assert (draft.fate, draft.replays, draft.is_proven) == (DraftFate(state.value), (), False)
@@ -41,14 +41,15 @@ async def test_a_rejected_draft_is_not_replayed(state):
 
 async def test_more_can_be_done_with_a_judged_group_than_to_contrast_it():
     world = World({"mixed": "cw", "wrong": "ww"})
-    explorer = make(world).explorer
+    system = make(world)
+    explorer = system.explorer
 
     async def hint(judged, step):
         world.note("hinted", judged[0].question_id)
         return (draft_row(ref="hint"),)
 
     explorer.follow_ups.append((lambda judged: not any(row.verdict.is_correct for row in judged), hint))
-    explored = {rows[0].question_id: drafts(rows) for rows in await explorer.batch(1)}
+    explored = {rows[0].question_id: drafts(rows) for rows in await system.explored(1)}
     assert world.who("hinted") == ["wrong"]
     assert {name: [row.ref for row in found] for name, found in explored.items()} == {
         "mixed": ["drafts-mixed"], "wrong": ["hint"],
@@ -58,29 +59,29 @@ async def test_more_can_be_done_with_a_judged_group_than_to_contrast_it():
 async def test_without_meta_experience_there_is_nothing_to_do_with_a_group():
     world = World({"a": "cw"})
     system = make(world, "mel.enabled=false")
-    await system.explorer.batch(1)
+    await system.explored(1)
     assert system.explorer.follow_ups == []
     assert {what for what, _ in world.events} == {"generated", "judged"}
 
 
 async def test_no_question_waits_for_another():
     world = World({"fast": "cw", "slow": "cw"}, delays={"slow": 0.3})
-    await make(world).explorer.batch(1)
+    await make(world).explored(1)
     assert world.events.index(("replayed", "drafts-fast")) < world.events.index(("generated", "slow"))
 
 
 async def test_meta_experience_does_not_change_the_seeds_of_the_rollout():
     outcomes = {"a": "cw", "b": "wc"}
     one, other = make(World(outcomes)), make(World(outcomes), "mel.enabled=false")
-    await one.explorer.batch(1)
-    await other.explorer.batch(1)
+    await one.explored(1)
+    await other.explored(1)
     assert one.rollout.seeds == other.rollout.seeds
 
 
 async def test_seeds_differ_between_steps_questions_and_samples():
     system = make(World({"a": "cw", "b": "cw"}))
-    await system.explorer.batch(1)
-    await system.explorer.batch(2)
+    await system.explored(1)
+    await system.explored(2)
     seeds = [seed for group in system.rollout.seeds for seed in group]
     assert len(set(seeds)) == len(seeds) == 8
 
@@ -94,7 +95,7 @@ async def test_a_failing_pool_stops_the_batch_and_cancels_what_is_under_way():
     system = make(world)
     system.explorer.rewards = Broken(world)
     with pytest.raises(ExceptionGroup) as caught:
-        await system.explorer.batch(1)
+        await system.explored(1)
     assert "the verifier is gone" in str(caught.value.exceptions[0])
     assert world.who("generated") == ["a"]
 
@@ -110,7 +111,7 @@ DAPO = ("algorithm=dapo", "mel.enabled=false", "rollout.prompts_per_step=2")
 async def test_dynamic_sampling_asks_until_enough_groups_are_mixed(delays):
     # the stream in its shuffled order; three of the eight are mixed
     world = World({name: ("cw" if name in "beh" else "cc") for name in "abcdefgh"}, delays=delays)
-    explored = await make(world, *DAPO, "algorithm.dynamic_sampling.max_factor=4.0").explorer.batch(1)
+    explored = await make(world, *DAPO, "algorithm.dynamic_sampling.max_factor=4.0").explored(1)
     order = data_order("abcdefgh")
     wanted = [name for name in order if name in "beh"][:2]
     asked = set(world.who("generated"))
@@ -123,12 +124,12 @@ async def test_dynamic_sampling_asks_until_enough_groups_are_mixed(delays):
 
 async def test_dynamic_sampling_stops_at_its_cap():
     world = World(dict.fromkeys("abcdefgh", "cc"))
-    await make(world, *DAPO, "algorithm.dynamic_sampling.max_factor=3.0").explorer.batch(1)
+    await make(world, *DAPO, "algorithm.dynamic_sampling.max_factor=3.0").explored(1)
     assert len(world.who("generated")) == 6
 
 
 async def test_questions_are_returned_in_the_order_of_the_data_whatever_the_timing():
     world = World(dict.fromkeys("abcd", "cw"), delays={"a": 0.03, "b": 0.01, "c": 0.02})
-    explored = await make(world).explorer.batch(1)
+    explored = await make(world).explored(1)
     assert [rows[0].question_id for rows in explored] == data_order("abcd")
     assert asyncio.all_tasks() == {asyncio.current_task()}

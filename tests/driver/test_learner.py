@@ -12,7 +12,7 @@ from tests.driver.fakes import FakeArchive, World, make
 
 
 async def learn(system, step=1):
-    return await system.learner.learn(step, await system.explorer.batch(step))
+    return await system.learner.learn(step, await system.explored(step))
 
 
 def scored(world):
@@ -30,6 +30,7 @@ def scored(world):
         # several steps on attempts: the denominator is asked for before the first, step by step
         (("algorithm.epochs=2",), [("scored", "5")]),
         (("algorithm.minibatches=2",), [("scored", "3"), ("scored", "2")]),
+        (("algorithm.minibatches=2", "algorithm.epochs=2", "algorithm.denominator=sampled"), []),  # the samplers' own
         (("algorithm.epochs=2", "algorithm.kl.coefficient=0.1"), [("scored", "5"), ("reference scored", "5")]),
         # a penalty in the reward or in the return: both are scored before credit is given, on attempts alone
         (("algorithm.kl.coefficient=0.1", "algorithm.kl.where=reward"), [("scored", "4"), ("reference scored", "4")]),
@@ -45,9 +46,7 @@ async def test_logprobs_are_asked_for_where_something_is_compared_with_them(over
     # two mixed questions of two attempts; one has a draft that is proven, the other one that leaks
     world = World({"a": "cw", "b": "wc"})
     system = make(world, *overrides)
-    explored = [
-        rows if rows[0].question_id == "a" else tuple(attempts(rows)) for rows in await system.explorer.batch(1)
-    ]
+    explored = [rows if rows[0].question_id == "a" else tuple(attempts(rows)) for rows in await system.explored(1)]
     await system.learner.learn(1, explored)
     assert scored(world) == expected
     assert all(world.events.index(event) < world.events.index(("trained", world.who("trained")[0])) for event in

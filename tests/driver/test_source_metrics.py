@@ -49,7 +49,7 @@ async def test_a_run_reports_its_sources():
     system = make(World(dict.fromkeys(names, "cw")), sources, "rollout.prompts_per_step=4", "mel.enabled=false")
     asked = [prompt(question_id=name) for name in names]
     asked = [replace(one, question=replace(one.question, source="ab"[n % 2])) for n, one in enumerate(asked)]
-    system.explorer.data = system.loop.data = stream_of(asked, system.cfg)
+    system.loop.buffer.batches._data = system.loop.data = stream_of(asked, system.cfg)
     assert isinstance(system.loop, Loop)
     for step in (1, 2):
         metrics = (await system.step(step)).metrics
@@ -75,7 +75,7 @@ async def test_a_run_over_several_sources_continues_and_repeats_nothing():
 
     def system_at(position: int):
         system = make(World(outcomes), *options)
-        system.explorer.data = system.loop.data = stream_of(asked, system.cfg, position)
+        system.loop.buffer.batches._data = system.loop.data = stream_of(asked, system.cfg, position)
         return system
 
     whole, head = system_at(0), system_at(0)

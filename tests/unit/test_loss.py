@@ -22,6 +22,10 @@ EVERY_LOSS = [
     LossSettings(importance_cap=2.0),
     LossSettings(importance_cap=1.5, importance_level="sequence"),
     LossSettings(importance_cap=1.5, importance_level="sequence", importance_mode="mask"),
+    LossSettings(importance_cap=1.5, importance_floor=0.6, importance_mode="mask"),
+    LossSettings(importance_cap=1.5, importance_floor=0.6, importance_level="sequence"),
+    LossSettings(denominator="sampled"),
+    LossSettings("sequence_clipped", denominator="sampled"),
     LossSettings(kl_coefficient=0.1, kl_estimator="k1"),
     LossSettings(kl_coefficient=0.1, kl_estimator="k2"),
     LossSettings(kl_coefficient=0.1, kl_estimator="k3", entropy_coefficient=0.01),
@@ -68,7 +72,7 @@ def test_on_policy_gradient_is_weighted_advantage_and_nll():
     assert logprobs.grad.tolist() == pytest.approx([-0.25, 0.5, -0.5])
     assert parts["policy"].item() == pytest.approx(-(0.25 * 1 + 0.25 * -2))
     assert parts["nll"].item() == pytest.approx(0.35)
-    assert parts["clipped"] == 0
+    assert parts["clipped"].tolist() == parts["outside"].tolist() == [False, False]  # of the policy tokens
 
 
 RATIOS = [1.5, 1.5, 0.5, 0.5]
@@ -134,12 +138,76 @@ def test_the_logprob_surrogate_is_nll_where_the_advantage_is_one():
         (LossSettings(importance_cap=9.0, importance_level="sequence"), [math.exp(2)] * 2 + [math.exp(-1)]),
         (LossSettings(importance_cap=2.0, importance_level="sequence"), [2.0, 2.0, math.exp(-1)]),
         (LossSettings(importance_cap=2.0, importance_level="sequence", importance_mode="mask"), [0, 0, math.exp(-1)]),
+        # two bounds: the last token's e^-1 = 0.37 is too small
+        (LossSettings(importance_cap=2.0, importance_floor=0.5), [1.0, 2.0, 0.5]),
+        (LossSettings(importance_cap=2.0, importance_floor=0.5, importance_mode="mask"), [1.0, 0.0, 0.0]),
+        (LossSettings(importance_cap=9.0, importance_floor=0.5, importance_mode="mask"), [1.0, math.exp(2), 0.0]),
+        (LossSettings(importance_cap=2.0, importance_floor=0.5, importance_level="sequence"), [2.0, 2.0, 0.5]),
+        (LossSettings(importance_cap=9.0, importance_floor=0.5, importance_level="sequence", importance_mode="mask"),
+         [math.exp(2), math.exp(2), 0.0]),
     ],
-)
+)  # fmt: skip
 def test_importance_weights_correct_for_the_engine(loss, weights):
     old, sampled = [-1.0] * 3, [-1.0, -3.0, 0.0]
     _, grad = gradient(old, tokens([1, 1, 1], old, sampled, rows=[0, 0, 1]), loss)
     assert grad == pytest.approx([-w for w in weights])
+
+
+@pytest.mark.parametrize("mode", ["truncate", "mask"])
+@pytest.mark.parametrize(
+    ("level", "floor", "outside"),
+    [
+        ("token", None, [False, True, False, False]),
+        ("token", 0.5, [False, True, True, False]),
+        ("sequence", None, [True, True, False, False]),
+        ("sequence", 0.3, [True, True, True, True]),  # e^-1 * e^-0.5 = 0.22
+    ],
+)
+def test_it_is_told_which_importance_weights_lie_outside_their_bounds(level, mode, floor, outside):
+    old, sampled = [-1.0] * 4, [-1.0, -3.0, 0.0, -0.5]
+    loss = LossSettings(importance_cap=2.0, importance_floor=floor, importance_level=level, importance_mode=mode)
+    _, parts = joint_loss(column(*old), torch.zeros(4), tokens([1] * 4, old, sampled, rows=[0, 0, 1, 1]), loss)
+    assert parts["outside"].tolist() == outside
+
+
+SAMPLED = LossSettings(denominator="sampled")
+
+
+@pytest.mark.parametrize("old", [None, [-9.0] * 4], ids=["one optimizer step", "several"])
+def test_with_sampled_the_ratio_is_that_to_the_policy_that_sampled(old):
+    # ratios 1.5, 1.5, 0.5, 0.5 to the sampled logprobs, whatever the policy before the update says
+    batch = replace(tokens([1, -1, 1, -1], [0.0] * 4, [-1.0] * 4), old_logprobs=column(*old) if old else None)
+    loss, grad = gradient(LOGPROBS, batch, SAMPLED)
+    assert loss == pytest.approx(-(1.2 - 1.5 + 0.5 - 0.8))
+    assert grad == pytest.approx([0.0, 1.5, -0.5, 0.0])
+    _, grad = gradient(LOGPROBS, batch, replace(SAMPLED, surrogate="cispo", clip_low=1.0, clip_high=0.2))
+    assert grad == pytest.approx([-1.2, 1.2, -0.5, 0.5])
+    # without it, the first optimizer step knows nothing of the policy that sampled
+    if old is None:
+        assert gradient(LOGPROBS, batch, CLIPPED)[1] == [-1, 1, -1, 1]
+
+
+@given(st.integers(0, 10**6), st.booleans())
+def test_with_a_cap_the_objective_is_the_decoupled_one(seed, has_moved):
+    """arXiv 2505.24298: E[pi_prox / pi_behave min(u A, clip(u) A)] with u = pi / pi_prox, by autograd on probabilities.
+
+    In the first optimizer step pi is pi_prox.
+    """
+    generator, count = torch.Generator().manual_seed(seed), 20
+    proximal, behaviour = (0.05 + 0.9 * torch.rand((2, count), generator=generator, dtype=torch.float64)).unbind()
+    factor = torch.exp(0.5 * torch.randn(count, generator=generator, dtype=torch.float64)) if has_moved else 1.0
+    advantages = torch.randn(count, generator=generator, dtype=torch.float64)
+    probability = (proximal * factor).clone().requires_grad_()
+    u = probability / proximal
+    expected = -(proximal / behaviour * torch.minimum(u * advantages, u.clamp(0.8, 1.2) * advantages)).sum()
+    expected.backward()
+    batch = tokens(advantages.tolist(), proximal.log().tolist(), behaviour.log().tolist())
+    if not has_moved:
+        batch = replace(batch, old_logprobs=None)
+    loss, grad = gradient(probability.detach().log().tolist(), batch, LossSettings(importance_cap=1e6))
+    assert loss == pytest.approx(expected.item())
+    # d / d log pi = pi d / d pi
+    assert grad == pytest.approx((probability.grad * probability.detach()).tolist())
 
 
 @pytest.mark.parametrize(("estimator", "slope"), [("k1", 1.0), ("k2", 0.5), ("k3", 1 - math.exp(-0.5))])

@@ -95,6 +95,8 @@ def test_a_sequence_holds_every_token_and_the_arrays_of_the_trained_ones(group, 
     assert sequence.mask.tolist() == [False] * context + one.mask.tolist()
     assert sequence.advantages.tolist() == credit.tolist()
     assert sequence.sampled_logprobs.tolist() == one.logprobs[one.mask].tolist()
+    assert sequence.versions.tolist() == one.versions[one.mask].tolist()
+    assert collate([sequence], CPU).versions.tolist() == sequence.versions.tolist()
     assert sequence.pg_weight.tolist() == [0.5] * row.trained_tokens
 
 

@@ -170,7 +170,7 @@ def test_a_band_that_leaves_too_few_is_a_sentence(rates):
     with pytest.raises(ConfigError) as caught:
         band(rates, 0.3, 0.6)
     assert str(caught.value) == (
-        "data.train.pass_rate=[0.3, 0.6]: of 24 questions none is left: 20 lie outside, 4 are not measured. Widen it."
+        "data.train.pass_rate=[0.3, 0.6]: of 24 questions none is left: 20 outside, 4 not measured. Widen it."
     )
     with pytest.raises(ConfigError) as caught:
         band(rates, 0.1, 0.9, "rollout.prompts_per_step=16")

@@ -8,12 +8,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 
-from mel_ray.weights.parameters import ParameterMeta, buckets, combined_checksum, dense_update_info, tensor_checksum
+from mel_ray.weights.checksum import combined_checksum, copied_checksum, raw_bytes, tensor_checksum, weighted_sum
+from mel_ray.weights.parameters import ParameterMeta, buckets, dense_update_info, places
+from mel_ray.weights.phases import Phases
 from mel_ray.weights.publisher import DamagedWeights, WeightPublisher
 from mel_ray.weights.registry import TRANSPORTS, transport_of
 from mel_ray.weights.sender import make_sender, tapped
+from mel_ray.weights.shm.sender import SharedBuffer
 from tests.unit.builders import config_of
 
 
@@ -26,8 +28,8 @@ class FakeSource:
     async def address(self):
         return "10.0.0.1", 29500
 
-    async def open_sender(self, transport, address, port, world):
-        self.calls.append(f"open {transport} {address}:{port} world {world}")
+    async def open_sender(self, transport, address, port, world, delta):
+        self.calls.append(f"open {transport} {address}:{port} world {world}{' delta' if delta else ''}")
 
     async def update_info(self):
         self.calls.append("announce")
@@ -36,9 +38,6 @@ class FakeSource:
     async def send(self):
         self.calls.append("send")
         return "good"
-
-    async def clean_up_sender(self):
-        self.calls.append("clean up")
 
     async def close_sender(self):
         self.calls.append("close sender")
@@ -79,8 +78,8 @@ class FakeEngines:
         self.calls, self.repaired = calls, repaired
         self.engines = [FakeEngine(f"e{n}", calls, checksum) for n, checksum in enumerate(checksums)]
 
-    async def busy_share(self):
-        return 0.0
+    async def measures(self):
+        return {}
 
     async def restart(self, engine):
         self.calls.append(f"restart {engine.name}")
@@ -88,10 +87,10 @@ class FakeEngines:
         self.engines = [new if one is engine else one for one in self.engines]
 
 
-def publisher_of(*checksums, transport="shm", tensor_parallel=1, repaired="good"):
+def publisher_of(*checksums, transport="shm", tensor_parallel=1, repaired="good", delta=False):
     calls = []
     engines = FakeEngines(calls, *checksums, repaired=repaired)
-    return WeightPublisher(FakeSource(calls), engines, transport, tensor_parallel), engines, calls
+    return WeightPublisher(FakeSource(calls), engines, transport, tensor_parallel, delta), engines, calls
 
 
 def published(publisher, calls, version=3):
@@ -102,36 +101,29 @@ def published(publisher, calls, version=3):
     return calls
 
 
-def test_stored_weights_are_sent_before_they_are_read_and_cleaned_up_afterwards():
-    publisher, _, calls = publisher_of("good", "good", transport="shm")
-    assert published(publisher, calls) == [
-        "begin e0", "begin e1", "send", "announce", "receive e0", "receive e1", "clean up",
-        "finish e0 3", "finish e1 3",
-    ]  # fmt: skip
-    assert publisher.checksum == "good"
-
-
-@pytest.mark.parametrize("transport", ["gloo", "nccl"])
-def test_broadcast_weights_are_announced_and_received_while_they_are_sent(transport):
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_weights_are_announced_and_received_while_they_are_sent(transport):
     publisher, _, calls = publisher_of("good", "good", transport=transport)
     assert calls == []
     published(publisher, calls)
     assert calls[:3] == ["begin e0", "begin e1", "announce"]
     assert sorted(calls[3:6]) == ["receive e0", "receive e1", "send"]
     assert calls[6:] == ["finish e0 3", "finish e1 3"]
+    assert publisher.checksum == "good"
 
 
-def test_a_broadcast_does_not_wait_for_receivers_before_it_sends():
+@pytest.mark.parametrize("sender_waits", [True, False])
+def test_neither_end_waits_for_the_other_to_be_done(sender_waits):
     publisher, engines, calls = publisher_of("good", transport="gloo")
-    sent = asyncio.Event()
+    done = asyncio.Event()
 
     class Source(FakeSource):
         async def send(self):
-            sent.set()
+            await done.wait() if sender_waits else done.set()
             return await super().send()
 
     async def receive(info):
-        await sent.wait()  # a broadcast ends on no side before the other takes part
+        done.set() if sender_waits else await done.wait()
 
     engines.engines[0].receive = receive
     publisher._source = Source(calls)
@@ -139,7 +131,7 @@ def test_a_broadcast_does_not_wait_for_receivers_before_it_sends():
     assert "finish e0 3" in calls
 
 
-def test_what_is_stored_is_cleaned_up_although_an_engine_fails():
+def test_an_engine_that_cannot_receive_ends_the_publish():
     publisher, engines, calls = publisher_of("good", "good")
 
     async def broken(info):
@@ -148,7 +140,7 @@ def test_what_is_stored_is_cleaned_up_although_an_engine_fails():
     engines.engines[1].receive = broken
     with pytest.raises(RuntimeError, match="no such file"):
         published(publisher, calls)
-    assert calls[-1] == "clean up"
+    assert not [call for call in calls if call.startswith("finish")]
 
 
 def test_receivers_of_a_broadcast_know_their_place_after_the_sender():
@@ -161,10 +153,12 @@ def test_receivers_of_a_broadcast_know_their_place_after_the_sender():
     ]
 
 
-def test_receivers_of_stored_weights_need_no_rendezvous():
-    publisher, engines, _ = publisher_of("good", transport="shm")
+@pytest.mark.parametrize("delta", [True, False])
+def test_both_ends_know_whether_changes_alone_travel(delta):
+    publisher, engines, calls = publisher_of("good", transport="shm", delta=delta)
     asyncio.run(publisher.connect())
-    assert engines.engines[0].connected == {}
+    assert engines.engines[0].connected == {"delta": delta}
+    assert calls[0].endswith("delta") == delta
 
 
 @pytest.mark.parametrize("transport", ["shm", "gloo"])
@@ -202,29 +196,42 @@ def port():
         return probe.getsockname()[1]
 
 
-def test_shared_memory_holds_the_weights_until_all_have_read_them():
-    sender = make_sender("shm", MADE_OF, "", 0, 2)
-    try:
-        assert sender.send(WEIGHTS.items()) == CHECKSUM
-        path = Path(sender.update_info()["path"])
-        assert {name: tensor.tolist() for name, tensor in load_file(path).items()} == {
-            name: tensor.tolist() for name, tensor in WEIGHTS.items()
-        }
-    finally:
-        sender.close()
+def sent_to_memory(sender, weights):
+    """What a reader of the shared buffer finds after a publish, and the checksum the sender returned."""
+    info = sender.update_info()
+    with open(info["path"], "r+b") as file:
+        buffer = SharedBuffer(file.fileno())
+    checksum = sender.send(weights.items())
+    assert buffer.written == info["written_before"] + len(sender.places)
+    return {name: tensor for place in sender.places for name, tensor in place.views_of(buffer.memory)}, checksum
+
+
+def same_bits(one, other):
+    return one.dtype == other.dtype and one.shape == other.shape and torch.equal(raw_bytes(one), raw_bytes(other))
+
+
+@pytest.mark.parametrize("delta", [True, False])
+def test_readers_of_shared_memory_find_the_weights_of_every_publish(delta):
+    sender = make_sender("shm", MADE_OF, "", 0, 2, delta)
+    for weights in (WEIGHTS, {name: tensor * 2 for name, tensor in WEIGHTS.items()}):
+        found, checksum = sent_to_memory(sender, weights)
+        assert all(same_bits(found[name], tensor) for name, tensor in weights.items())
+        assert checksum == combined_checksum({name: tensor_checksum(tensor) for name, tensor in weights.items()})
+    path = Path(sender.update_info()["path"])
+    sender.close()
     assert not path.exists()
 
 
 def test_a_closed_broadcast_group_can_be_opened_again_on_the_same_port(port):
     for _ in range(2):
-        sender = make_sender("gloo", MADE_OF, "127.0.0.1", port, 1)
+        sender = make_sender("gloo", MADE_OF, "127.0.0.1", port, 1, False)
         assert sender.send(WEIGHTS.items()) == CHECKSUM
         assert sender.update_info() == dense_update_info(MADE_OF)
         sender.close()
 
 
 def test_weights_that_come_in_another_order_than_announced_are_refused(port):
-    sender = make_sender("gloo", MADE_OF, "127.0.0.1", port, 1)
+    sender = make_sender("gloo", MADE_OF, "127.0.0.1", port, 1, False)
     with pytest.raises(RuntimeError, match="weights came as b, announced as a"):
         sender.send(reversed(WEIGHTS.items()))
     sender.close()
@@ -250,29 +257,71 @@ def test_buckets_keep_the_order_hold_one_dtype_and_stay_small(metas, limit):
         assert len(bucket) == 1 or sum(meta.nbytes for meta in bucket) <= limit
 
 
+@given(METAS, st.integers(1, 400))
+def test_parameters_lie_apart_from_each_other_and_aligned(metas, limit):
+    made = places(metas, limit)
+    end = 0
+    for place in made:
+        assert place.start == end
+        for meta, offset in zip(place.metas, place.offsets, strict=True):
+            assert offset >= end
+            assert offset % 64 == 0
+            assert offset - end < 64
+            end = offset + meta.nbytes
+        assert place.stop >= end
+        end = place.stop
+    memory = torch.zeros(end, dtype=torch.uint8)
+    shapes = [tuple(tensor.shape) for place in made for _, tensor in place.views_of(memory)]
+    assert shapes == [meta.shape for meta in metas]
+
+
 def test_what_is_announced_of_dense_weights():
     info = dense_update_info([ParameterMeta("a", "float32", (2, 3)), ParameterMeta("b", "bfloat16", ())])
     assert info == {"names": ["a", "b"], "dtype_names": ["float32", "bfloat16"], "shapes": [[2, 3], []]}
 
 
+def sum_elsewhere(tensor):
+    """The checksum as an accelerator computes it."""
+    return weighted_sum(raw_bytes(tensor))
+
+
+@pytest.mark.parametrize("checksum", [tensor_checksum, sum_elsewhere])
 @given(st.integers(1, 40), st.data())
-def test_a_checksum_sees_every_changed_bit_and_every_exchanged_value(count, data):
+def test_a_checksum_sees_every_changed_bit_and_every_exchanged_value(checksum, count, data):
     torch.manual_seed(count)
     tensor = torch.randn(count)
-    position = data.draw(st.integers(0, count - 1))
+    position, bit = data.draw(st.integers(0, count - 1)), data.draw(st.integers(0, 30))
     changed = tensor.clone()
-    changed.view(torch.int32)[position] ^= 1
-    assert tensor_checksum(changed) != tensor_checksum(tensor)
+    changed.view(torch.int32)[position] ^= 1 << bit
+    assert checksum(changed) != checksum(tensor)
     if count > 3:
-        assert tensor_checksum(tensor.flip(0)) != tensor_checksum(tensor)
+        assert checksum(tensor.flip(0)) != checksum(tensor)
+        assert checksum(tensor.roll(1)) != checksum(tensor)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 1 << 17, (1 << 17) + 3, 1 << 19])
+def test_a_copy_carries_the_checksum_of_what_was_copied(count):
+    source, target = torch.randn(count), torch.empty(count)
+    assert copied_checksum(source, target) == tensor_checksum(source)
+    assert torch.equal(source, target)
+
+
+def test_a_long_sum_weights_every_chunk():
+    tensor = torch.zeros((1 << 21) + 5, dtype=torch.int64)
+    sums = set()
+    for position in (0, 1, (1 << 20) - 1, 1 << 20, 1 << 21, (1 << 21) + 4):
+        changed = tensor.clone()
+        changed[position] = 1
+        sums.add(sum_elsewhere(changed))
+    assert len(sums) == 6
 
 
 def test_both_ends_find_the_same_checksum_whatever_the_order_and_layout():
     weights = {"a": torch.randn(3, 5), "b": torch.randn(7).bfloat16()}
     sent, received = {}, {}
-    list(tapped(weights.items(), sent))
+    list(tapped(weights.items(), sent, Phases()))
     pieces = [("b", weights["b"].clone()), ("a", weights["a"].t().contiguous().t())]
-    assert [name for name, _ in tapped(pieces, received)] == ["b", "a"]
+    assert [name for name, _ in tapped(pieces, received, Phases())] == ["b", "a"]
     assert combined_checksum(sent) == combined_checksum(received)
     assert combined_checksum(sent) != combined_checksum({"a": sent["b"], "b": sent["a"]})
 
@@ -302,3 +351,20 @@ def test_a_transport_of_one_machine_does_not_reach_several():
     cluster = config_of().cluster.model_copy(update={"weight_transfer": "shm", "nodes": 2})
     (problem,) = TRANSPORTS["shm"].problems(cluster)
     assert (problem.value, problem.remedy) == ("shm", "use gloo")
+
+
+def test_a_transport_that_cannot_send_changes_says_so():
+    cluster = config_of().cluster.model_copy(update={"device": "cuda", "weight_delta": True})
+    (problem,) = TRANSPORTS["nccl"].problems(cluster)
+    assert (problem.path, problem.remedy) == ("cluster.weight_delta", "use cluster.weight_delta=false")
+    for name in ("shm", "gloo"):
+        assert list(TRANSPORTS[name].problems(cluster.model_copy(update={"device": "cpu"}))) == []
+
+
+def test_a_phase_inside_another_counts_once(monkeypatch):
+    clock = iter([0.0, 1.0, 3.0, 10.0])
+    monkeypatch.setattr("mel_ray.weights.phases.time.perf_counter", lambda: next(clock))
+    phases = Phases()
+    with phases.measure("load"), phases.measure("checksum"):
+        pass
+    assert phases.seconds == {"load": 8.0, "checksum": 2.0}

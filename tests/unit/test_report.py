@@ -140,5 +140,5 @@ def test_what_is_stored_about_a_draft(run):
 
 
 def test_the_plain_console_prints_one_line_a_step(capsys):
-    PlainConsole(3).step(StepReport(1, METRICS, Ledger()))
+    PlainConsole(3, 0).step(StepReport(1, METRICS, Ledger()))
     assert capsys.readouterr().out.startswith("step 1/3  reward 0.50  mixed 0.50  kept 1/2  150 tok/s")

@@ -1,14 +1,17 @@
-"""Across hosts on CPU: buckets broadcast over TCP to all engines at once."""
+"""Across hosts on CPU: buckets broadcast over TCP to all engines at once, each while the next is made ready."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mel_ray.weights.parameters import ParameterMeta, buckets, combined_checksum
-from mel_ray.weights.sender import NamedTensors, WeightSender, tapped
+from mel_ray.weights.changes import AS_IT_IS, Changes
+from mel_ray.weights.checksum import combined_checksum
+from mel_ray.weights.parameters import ParameterMeta, Place
+from mel_ray.weights.sender import FlatSender, NamedTensors
 
 TIMEOUT = timedelta(seconds=300)
 
@@ -35,23 +38,30 @@ class GlooGroup:
             self._group = None
 
 
-class Sender(WeightSender):
-    def __init__(self, metas: Sequence[ParameterMeta], address: str, port: int, world: int) -> None:
-        super().__init__(metas, address, port, world)
+class Sender(FlatSender):
+    """On the wire a bucket is its bytes. With `delta` the number of changes comes first, then changes or bytes."""
+
+    def __init__(self, metas: Sequence[ParameterMeta], address: str, port: int, world: int, delta: bool) -> None:
+        super().__init__(metas, address, port, world, delta)
         self._group = GlooGroup(address, port, 0, world)
 
     def send(self, weights: NamedTensors) -> str:
         checksums: dict[str, int] = {}
-        stream = tapped(weights, checksums)
-        for bucket in buckets(self.metas):
-            tensors = []
-            for meta in bucket:
-                name, tensor = next(stream)
-                if name != meta.name:
-                    raise RuntimeError(f"weights came as {name}, announced as {meta.name}")
-                tensors.append(tensor.detach().reshape(-1))
-            self._group.broadcast(torch.cat(tensors))
+        self.sent_bytes = 0
+        with ThreadPoolExecutor(1, "weights") as wire:
+            sending = [wire.submit(self._transmit, *bucket) for bucket in self.updated(weights, checksums)]
+            with self.phases.measure("wait for the wire"):
+                for bucket in sending:
+                    bucket.result()
         return combined_checksum(checksums)
+
+    def _transmit(self, place: Place, changes: Changes | None) -> None:
+        if self.delta:
+            self._group.broadcast(torch.tensor([AS_IT_IS if changes is None else changes.count]))
+        data = place.bytes_of(self.memory) if changes is None else changes.payload()
+        if len(data):
+            self._group.broadcast(data)
+        self.sent_bytes += len(data)
 
     def close(self) -> None:
         self._group.close()

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 import torch
 
-from mel_ray.weights.parameters import ParameterMeta, combined_checksum
+from mel_ray.weights.checksum import combined_checksum
+from mel_ray.weights.parameters import ParameterMeta
 from mel_ray.weights.sender import NamedTensors, WeightSender, tapped
 
 
 class Sender(WeightSender):
-    def __init__(self, metas: Sequence[ParameterMeta], address: str, port: int, world: int) -> None:
-        super().__init__(metas, address, port, world)
+    def __init__(self, metas: Sequence[ParameterMeta], address: str, port: int, world: int, delta: bool) -> None:
+        super().__init__(metas, address, port, world, delta)
         from vllm.distributed.weight_transfer.nccl_common import trainer_init
         from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
@@ -25,14 +26,15 @@ class Sender(WeightSender):
 
         checksums: dict[str, int] = {}
         packed_nccl_broadcast_producer(
-            iterator=tapped(weights, checksums),
+            iterator=tapped(weights, checksums, self.phases),
             group=self._group,
             src=0,
-            post_iter_func=lambda item: item[1],
+            post_iter_func=lambda item: item[1].clone(),  # packed after later ones were asked for
             buffer_size_bytes=self._info.packed_buffer_size_bytes,
             num_buffers=self._info.packed_num_buffers,
         )
         torch.cuda.synchronize()
+        self.sent_bytes = sum(meta.nbytes for meta in self.metas)
         return combined_checksum(checksums)
 
     def close(self) -> None:

@@ -1,0 +1,211 @@
+"""Which questions make up a batch, and what was asked and is not yet learned from.
+
+Three ways. Fixed: the next questions of the data. Dynamic sampling: the shortest stretch of the data that holds enough
+mixed groups (DAPO, arXiv 2503.14476). Partial: the first questions to be done; the others go on and belong to a later
+batch. The first failure cancels all.
+"""
+
+import asyncio
+import math
+import pickle
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mel_ray.config.schema import Config
+from mel_ray.driver.state import RunState
+from mel_ray.records.ledger import TrajectoryFate
+from mel_ray.records.ports import Data, ObjectStore
+from mel_ray.records.row import Explored, Ref, Row, RowKind, is_mixed
+from mel_ray.records.trajectory import Prompt
+
+Explore = Callable[[Prompt, int], Awaitable[Explored]]
+FILE = "explored.pickle"
+
+
+@dataclass(slots=True, eq=False)
+class Asked:
+    """A question that was asked at a step; its seeds follow from that. `batch`: the batch it belongs to, once that is
+    known. `done`: how many were explored before it, once it is explored itself."""
+
+    step: int
+    prompt: Prompt
+    batch: int | None = None
+    explored: Explored | None = None
+    done: int = -1
+
+    @property
+    def is_silent(self) -> bool:
+        return self.explored is not None and not is_mixed(self.explored)
+
+
+class Batches:
+    """Asks questions and gathers them into batches; `asked` holds those that no learner has taken yet, in the order of
+    the data."""
+
+    def __init__(self, explore: Explore, data: Data, config: Config, asked: Iterable[Asked] = ()) -> None:
+        self._explore, self._data, self._config = explore, data, config
+        self.asked = list(asked)
+        self._done = max((one.done for one in self.asked), default=-1)
+        self._turn = asyncio.Lock()  # where one batch must be closed before it is known what the next one holds
+        self._under_way: dict[Asked, asyncio.Task[None]] = {}  # of partial batches
+        self._ended: asyncio.Queue[Asked] = asyncio.Queue()  # of these
+
+    async def batch(self, step: int) -> list[Asked]:
+        """The questions of a step's batch, explored, in the order of the data."""
+        if self._config.rollout.partial:
+            async with self._turn:
+                return await self._first(step)
+        if self._config.algorithm.dynamic_sampling.enabled:
+            async with self._turn:
+                return await self._mixed(step)
+        return await self._fixed(step)
+
+    def hand_over(self, batch: Sequence[Asked]) -> list[Explored]:
+        """The explorations of a batch, which now belong to the learner: those it trains on, then those that dynamic
+        sampling threw away, whose attempts carry the fate FILTERED."""
+        taken = set(batch)
+        self.asked = [one for one in self.asked if one not in taken]
+        explored = [one.explored for one in batch if one.explored is not None]
+        if not self._config.algorithm.dynamic_sampling.enabled:
+            return explored
+        return [one for one in explored if is_mixed(one)] + [_filtered(one) for one in explored if not is_mixed(one)]
+
+    async def close(self) -> None:
+        for task in self._under_way.values():
+            task.cancel()
+        await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+        self._under_way.clear()
+
+    # -- the three ways
+
+    async def _fixed(self, step: int) -> list[Asked]:
+        own = self._of(step) or self._ask(step, self._config.rollout.prompts_per_step, step)
+        async with asyncio.TaskGroup() as group:
+            for one in own:
+                group.create_task(self._run(one))
+        return own
+
+    async def _mixed(self, step: int) -> list[Asked]:
+        """For each group without signal exactly one more question is asked, so that the questions are the same whatever
+        the timing."""
+        count, most, own = self._config.rollout.prompts_per_step, self._most, self._of(step)
+        async with asyncio.TaskGroup() as group:
+
+            async def run(one: Asked) -> None:
+                await self._run(one)
+                ask()
+
+            def ask() -> None:
+                missing = min(most, count + sum(one.is_silent for one in own)) - len(own)
+                if missing > 0:
+                    more = self._ask(step, missing, step)
+                    own.extend(more)
+                    start(more)
+
+            def start(questions: Sequence[Asked]) -> None:
+                for one in questions:
+                    group.create_task(run(one))
+
+            start(own)
+            ask()
+        return own
+
+    async def _first(self, step: int) -> list[Asked]:
+        """As many questions are under way as a batch holds and `rollout.oversample` more; the batch is closed as soon
+        as it is full."""
+        if own := self._of(step):
+            return own  # it was closed before the run was interrupted
+        is_dynamic, count = self._config.algorithm.dynamic_sampling.enabled, self._config.rollout.prompts_per_step
+        window = count + math.ceil(count * self._config.rollout.oversample)
+        window = min(window, count * max(1, self._config.run.steps - step + 1))  # nothing is left over at the end
+        while True:
+            while not self._ended.empty():
+                self._settle(self._ended.get_nowait())
+            open_to = [one for one in self.asked if one.batch is None]
+            done = sorted((one for one in open_to if one.explored is not None), key=lambda one: one.done)
+            silent = [one for one in done if one.is_silent] if is_dynamic else []
+            if len(done) - len(silent) >= count or (is_dynamic and len(done) >= self._most):
+                break
+            missing = window + len(silent) - len(open_to)
+            for one in [*open_to, *(self._ask(step, missing) if missing > 0 else ())]:
+                if one.explored is None and one not in self._under_way:
+                    self._begin(one)
+            self._settle(await self._ended.get())
+        chosen = {*[one for one in done if one not in silent][:count], *silent}
+        batch = [one for one in self.asked if one in chosen]
+        for one in batch:
+            one.batch = step
+        return batch
+
+    def _begin(self, one: Asked) -> None:
+        self._under_way[one] = asyncio.create_task(self._run(one))
+        self._under_way[one].add_done_callback(lambda _: self._ended.put_nowait(one))
+
+    def _settle(self, one: Asked) -> None:
+        self._under_way.pop(one).result()  # raises what the question raised
+
+    @property
+    def _most(self) -> int:
+        return int(self._config.rollout.prompts_per_step * self._config.algorithm.dynamic_sampling.max_factor)
+
+    def _of(self, step: int) -> list[Asked]:
+        return [one for one in self.asked if one.batch == step]
+
+    def _ask(self, step: int, count: int, batch: int | None = None) -> list[Asked]:
+        more = [Asked(step, prompt, batch) for prompt in self._data.take(count)]
+        self.asked += more
+        return more
+
+    async def _run(self, one: Asked) -> None:
+        if one.explored is None:
+            one.explored = await self._explore(one.prompt, one.step)
+            self._done += 1
+            one.done = self._done
+
+
+def _filtered(explored: Explored) -> Explored:
+    return tuple(replace(row, fate=TrajectoryFate.FILTERED) if row.kind is RowKind.ATTEMPT else row for row in explored)
+
+
+class WaitingBatches:
+    """What was explored and not yet learned from, as part of a checkpoint: it is trained on after a resume, not sampled
+    again. Questions under way are asked again."""
+
+    def __init__(self, batches: Batches, data: Data, state: RunState, store: ObjectStore) -> None:
+        self._batches, self._data, self._state, self._store = batches, data, state, store
+
+    async def save(self, folder: Path) -> None:
+        self._state.position = self._data.position
+        asked = [replace(one) for one in self._batches.asked]
+        if not asked:
+            return
+        refs = list(dict.fromkeys(ref for one in asked for row in one.explored or () for ref in _refs(row)))
+        numbers: dict[Ref | None, Ref | None] = {ref: number for number, ref in enumerate(refs)}
+        records = await self._store.get(refs)
+        with (folder / FILE).open("wb") as stream:
+            pickle.dump(([_referring(one, numbers) for one in asked], records), stream)
+
+
+async def waiting_in(folder: Path, store: ObjectStore) -> list[Asked]:
+    """What a checkpoint's run had explored ahead; nothing where it was on policy."""
+    if not (folder / FILE).exists():
+        return []
+    with (folder / FILE).open("rb") as stream:
+        asked, records = pickle.load(stream)  # our own checkpoint
+    refs: dict[Ref | None, Ref | None] = {number: store.put(record) for number, record in enumerate(records)}
+    return [_referring(one, refs) for one in asked]
+
+
+def _refs(row: Row) -> list[Ref]:
+    return [ref for one in (row, *row.replays) for ref in (one.ref, one.context) if ref is not None]
+
+
+def _referring(one: Asked, refs: dict[Ref | None, Ref | None]) -> Asked:
+    """The same question with other references."""
+
+    def changed(row: Row) -> Row:
+        replays = tuple(map(changed, row.replays))
+        return replace(row, ref=refs.get(row.ref), context=refs.get(row.context), replays=replays)
+
+    return one if one.explored is None else replace(one, explored=tuple(map(changed, one.explored)))

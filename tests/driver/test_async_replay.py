@@ -1,0 +1,233 @@
+"""The order of arrival repeated, and a run that goes on with what was explored ahead: in virtual time."""
+
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.simulated import Store
+from benchmarks.simulated_time import simulate
+from mel_ray.config.load import to_yaml
+from mel_ray.driver.batches import WaitingBatches, waiting_in
+from mel_ray.driver.order import DifferentRun
+from mel_ray.driver.state import RunState
+from mel_ray.driver.wiring import order_of
+from mel_ray.records.row import attempts
+from mel_ray.run.folder import RunFolder, find_run_problems
+from mel_ray.run.order_file import order_line, read_order, versions_of
+from tests.driver.simulations import leaf, rates, run, small
+
+QUICK = rates(decode=0.02, train=0.5, publish=0.1)
+SLOW = rates(decode=1.0, judge=3.0, train=0.001, publish=20.0, slots=1)
+AHEAD = ("driver.capacity=2", "run.steps=6", "rollout.prompts_per_step=3", "checkpoint.every=2",
+         "cluster.rollout.max_sequences=1")  # fmt: skip
+
+
+def write_order(seen, folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [order_line(step, rows) + "\n" for step, rows in seen.archive.steps.items()]
+    RunFolder(folder).order.write_text("".join(lines))
+
+
+def replaying(tmp_path, *overrides):
+    return small(f"run.dir={tmp_path}", "run.replay_order=first", *overrides)
+
+
+def what_was_learned(seen):
+    """Of every row of every step: which sample, by which weights, and what became of it."""
+    return {
+        step: [(row.question_id, row.kind, row.index, row.digest, row.versions, row.fate) for row in rows]
+        for step, rows in seen.archive.steps.items()
+    }
+
+
+@pytest.mark.parametrize("options", [(), ("mel.enabled=false",), ("algorithm.dynamic_sampling.enabled=true",),
+                                     ("mel.pairs_per_group=2", "mel.replays=2"), ("driver.capacity=0",)])  # fmt: skip
+def test_an_order_replayed_gives_the_same_curve_although_everything_takes_another_time(tmp_path, options):
+    first = run(small(*AHEAD, *options), QUICK)
+    write_order(first, tmp_path / "first")
+    config = replaying(tmp_path, *AHEAD, *options)
+    again = run(config, SLOW, order=order_of(config, RunState(), ()))
+    assert again.error is None
+    assert what_was_learned(again) == what_was_learned(first)
+    other = run(small(*AHEAD, *options), SLOW)
+    if "driver.capacity=0" not in options:
+        assert what_was_learned(other) != what_was_learned(first)  # time does matter where nothing is repeated
+
+
+@pytest.mark.parametrize("difference", ["run.seed=3", "run.steps=8"])
+def test_a_replay_of_another_run_ends_with_a_sentence(tmp_path, difference):
+    write_order(run(small(*AHEAD), rates(train=5.0)), tmp_path / "first")
+    config = replaying(tmp_path, *AHEAD, difference)
+    seen = run(config, SLOW, order=order_of(config, RunState(), ()))
+    assert isinstance(leaf(seen.error), DifferentRun)
+    assert "run first has no rollout of question" in str(leaf(seen.error))
+    assert "Give this one the other's configuration." in str(leaf(seen.error))
+    assert seen.tasks_left == 0
+
+
+@pytest.mark.parametrize(
+    ("difference", "sentence"),
+    [
+        ("rollout.prompts_per_step=2", "rollout.prompts_per_step=2: run first cannot be repeated with it, because that"
+                                       " run had 3. Give both the same value, or leave run.replay_order out."),
+        ("driver.capacity=0", "driver.capacity=0: run first cannot be repeated with it, because that run had 2."),
+        ("mel.enabled=false", "mel.enabled=False: run first cannot be repeated with it, because that run had True."),
+        ("run.seed=3", "run.seed=3: run first cannot be repeated with it, because that run had 0."),
+    ],
+)  # fmt: skip
+def test_a_run_that_would_wait_for_samples_of_another_configuration_is_not_begun(tmp_path, difference, sentence):
+    folder = RunFolder(tmp_path / "first")
+    write_order(run(small(*AHEAD), QUICK), folder.path)
+    folder.config.write_text(to_yaml(small(*AHEAD)))
+    assert find_run_problems(replaying(tmp_path, *AHEAD)) == []
+    assert find_run_problems(replaying(tmp_path, *AHEAD, "run.steps=4", "cluster.rollout.engines=7")) == []
+    (problem,) = find_run_problems(replaying(tmp_path, *AHEAD, difference))
+    assert sentence in str(problem)
+
+
+def test_an_order_that_is_missing_or_damaged_is_a_problem(tmp_path):
+    (problem,) = find_run_problems(replaying(tmp_path))
+    assert "run.replay_order=first: there is no order of arrival" in str(problem)
+    RunFolder(tmp_path / "first").path.mkdir()
+    RunFolder(tmp_path / "first").order.write_text("{\n")
+    (problem,) = find_run_problems(replaying(tmp_path))
+    assert "cannot be read" in str(problem)
+
+
+def test_meta_experience_that_the_other_run_did_not_write_is_a_difference(tmp_path):
+    write_order(run(small(*AHEAD, "mel.enabled=false"), QUICK), tmp_path / "first")
+    config = replaying(tmp_path, *AHEAD)
+    seen = run(config, QUICK, order=order_of(config, RunState(), ()))
+    assert isinstance(leaf(seen.error), DifferentRun)
+    assert "has no drafts of question" in str(leaf(seen.error))
+
+
+def test_a_failure_while_an_order_is_replayed_does_not_wait_for_samples_that_never_come(tmp_path):
+    write_order(run(small(*AHEAD), rates(train=5.0)), tmp_path / "first")
+    config = replaying(tmp_path, *AHEAD)
+
+    def breaks(simulation):
+        judge, left = simulation.rewards.judge, [8]
+
+        async def broken(group):
+            left[0] -= 1
+            if left[0] < 0:
+                raise RuntimeError("the verifier is gone")
+            return await judge(group)
+
+        simulation.rewards.judge = broken
+
+    seen = run(config, SLOW, order=order_of(config, RunState(), ()), change=breaks)
+    assert "the verifier is gone" in str(leaf(seen.error))
+    assert seen.tasks_left == 0
+
+
+# -- the file
+
+
+def test_an_order_that_is_written_is_read_again(tmp_path):
+    seen = run(small(*AHEAD), QUICK)
+    write_order(seen, tmp_path)
+    file = RunFolder(tmp_path).order
+    assert read_order(file, after=0) == {step: versions_of(rows) for step, rows in seen.archive.steps.items()}
+    assert sorted(read_order(file, after=4)) == [5, 6]
+
+
+def test_an_order_holds_everything_that_was_sampled():
+    seen = run(small(*AHEAD, "mel.pairs_per_group=2"), QUICK)
+    for rows in seen.archive.steps.values():
+        found = versions_of(rows)
+        for row in rows:
+            what = "rollout" if row in attempts(rows) else "drafts"
+            assert found[row.question_id, what] == row.versions[0]
+            for replay in row.replays:
+                assert found[row.question_id, f"replay-{row.index}"] == replay.versions[0]
+        replays = sum(bool(row.replays) for row in rows)
+        drafted = {row.question_id for row in rows} & {row.question_id for row in rows if row.replays}
+        assert len(found) >= len({row.question_id for row in attempts(rows)}) + replays + len(drafted)
+
+
+@pytest.mark.parametrize("line", ["{", '{"sampled": []}', '{"step": 1, "sampled": [["q", 0]]}', "[]"])
+def test_a_damaged_order_is_an_error(tmp_path, line):
+    file = tmp_path / "order.jsonl"
+    file.write_text(line + "\n")
+    with pytest.raises((ValueError, KeyError, TypeError)):
+        read_order(file, after=0)
+
+
+# -- resuming
+
+
+def interrupted(config, tmp_path, at=2, speeds=QUICK):
+    """A whole run that leaves a checkpoint after a step."""
+
+    async def saving(simulation):
+        state = simulation.loop.state
+        if state.step == at:
+            await WaitingBatches(simulation.loop.buffer.batches, simulation.data, state, Store()).save(tmp_path)
+            state.write(tmp_path)
+
+    return run(config, speeds, saving=saving)
+
+
+def resumed(config, tmp_path, speeds=QUICK, order_for=None):
+    state, waiting = RunState.read(tmp_path), simulate(waiting_in(tmp_path, Store()))
+    order = order_of(order_for, state, waiting) if order_for else None
+    before = [replace(one) for one in waiting]
+    return run(config, speeds, state=state, waiting=waiting, order=order), before
+
+
+MODES = {
+    "drain": (),
+    "in flight": ("driver.publish=in_flight",),
+    "dynamic": ("algorithm.dynamic_sampling.enabled=true",),
+    "partial": ("rollout.partial=true", "driver.publish=in_flight"),
+    "partial, dynamic": (
+        "rollout.partial=true", "driver.publish=in_flight", "algorithm.dynamic_sampling.enabled=true",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("capacity", [0, 1, 3])
+def test_what_was_explored_before_an_interruption_is_trained_and_not_sampled_again(tmp_path, mode, capacity):
+    config = small(*AHEAD, *MODES[mode], f"driver.capacity={capacity}", "driver.stale=train")
+    whole = interrupted(config, tmp_path)
+    rest, waiting = resumed(config, tmp_path)
+    assert rest.error is None
+    done = {one.prompt.question_id: one.explored for one in waiting if one.explored is not None}
+    if capacity:
+        assert done  # training is slow, so something was explored ahead
+    learned = [name for step in rest.archive.steps for name in rest.questions(step)]
+    left = {one.prompt.question_id for one in rest.left}
+    assert set(done) <= {*learned, *left}
+    again = {ref.question_id for ref in rest.simulation.world.sampled}
+    assert again.isdisjoint(done)
+    for step, rows in rest.archive.steps.items():
+        for row in rows:
+            if row.question_id in done:
+                (before,) = [one for one in done[row.question_id] if one.sample == row.sample]
+                assert (row.versions, row.verdict) == (before.versions, before.verdict), step
+    # both halves together ask the data's questions once each
+    first = [name for step in (1, 2) for name in whole.questions(step)]
+    assert len({*first, *learned}) == len(first) + len(learned)
+    if "partial" not in mode:
+        assert [*first, *learned] == [name for step in whole.archive.steps for name in whole.questions(step)]
+
+
+def test_on_policy_nothing_waits_and_nothing_is_written(tmp_path):
+    interrupted(small(*AHEAD, "driver.capacity=0"), tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["driver.json"]
+
+
+@pytest.mark.parametrize("at", [2, 4])
+def test_a_resumed_run_with_the_same_order_of_arrival_has_the_curve_of_an_uninterrupted_one(tmp_path, at):
+    config, checkpoint = small(*AHEAD), tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    whole = interrupted(config, checkpoint, at)
+    write_order(whole, tmp_path / "first")
+    rest, _ = resumed(config, checkpoint, SLOW, order_for=replaying(tmp_path, *AHEAD))
+    assert rest.error is None
+    expected = {step: rows for step, rows in what_was_learned(whole).items() if step > at}
+    assert what_was_learned(rest) == expected
+    assert rest.simulation.loop.state.ledger == whole.simulation.loop.state.ledger

@@ -1,0 +1,129 @@
+"""rollout/engine_pool.py: whose turn it is where engines are full, and that they can be emptied and frozen."""
+
+import asyncio
+from random import Random
+
+import pytest
+
+from benchmarks.simulated_engines import EngineRates, SimulatedPool
+from benchmarks.simulated_time import simulate
+from mel_ray.records.ports import Turn
+from tests.driver.simulations import small
+
+RATES = EngineRates(0.1, 0.01, 0.0, 4)
+
+
+def pool(*overrides):
+    return SimulatedPool(small("cluster.rollout.engines=1", "cluster.rollout.max_sequences=1", *overrides), RATES)
+
+
+async def held(engines, sequences, turn, name, order, seconds=1.0):
+    async with engines.lease(sequences, turn):
+        order.append(name)
+        await asyncio.sleep(seconds)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_started_questions_come_before_new_ones_and_those_before_an_evaluation(seed):
+    async def main():
+        engines, order, random = pool(), [], Random(seed)
+        first = asyncio.create_task(held(engines, 2, Turn.NEW, "first", order))
+        await asyncio.sleep(0.1)
+        asked = [(random.choice(list(Turn)), number) for number in range(12)]
+        tasks = []
+        for turn, number in asked:
+            tasks.append(asyncio.create_task(held(engines, 2, turn, (turn, number), order)))
+            await asyncio.sleep(0.01)
+        await asyncio.gather(first, *tasks)
+        assert order == ["first", *sorted(asked)]
+
+    simulate(main())
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_an_engine_is_never_handed_more_than_twice_what_it_runs_unless_it_has_nothing(seed):
+    async def main():
+        engines, random, seen = pool("cluster.rollout.engines=3", "cluster.rollout.max_sequences=4"), Random(seed), []
+
+        async def one():
+            await asyncio.sleep(random.random() * 5)
+            sequences = random.randint(1, 12)
+            async with engines.lease(sequences, random.choice(list(Turn))) as engine:
+                seen.append((engine.running, sequences))
+                await asyncio.sleep(random.random())
+
+        await asyncio.gather(*(one() for _ in range(60)))
+        assert len(seen) == 60
+        assert all(running <= 8 or running == sequences for running, sequences in seen)
+        assert not any(engine.running for engine in engines.engines)
+
+    simulate(main())
+
+
+def test_one_who_waits_for_room_is_not_overtaken_by_a_smaller_request_of_its_turn():
+    async def main():
+        engines, order = pool("cluster.rollout.max_sequences=2"), []
+        requests = [("runs", 3), ("large", 4), ("small", 1)]
+        tasks = [asyncio.create_task(held(engines, n, Turn.NEW, name, order)) for name, n in requests]
+        await asyncio.gather(*tasks)
+        assert order == ["runs", "large", "small"]
+
+    simulate(main())
+
+
+def test_draining_waits_for_what_runs_and_lets_nobody_in():
+    async def main():
+        engines, order = pool(), []
+        tasks = [asyncio.create_task(held(engines, 2, Turn.NEW, name, order, 3.0)) for name in ("runs", "waits")]
+        await asyncio.sleep(1)
+        await engines.drain()
+        assert asyncio.get_running_loop().time() == pytest.approx(3.0)
+        await asyncio.sleep(5)
+        assert order == ["runs"]
+        await engines.resume()
+        await asyncio.gather(*tasks)
+        assert order == ["runs", "waits"]
+
+    simulate(main())
+
+
+@pytest.mark.parametrize("is_admitted", [True, False])
+def test_draining_does_not_wait_for_one_who_gave_up(is_admitted):
+    async def main():
+        engines, order, end = pool(), [], asyncio.Event()
+
+        async def runs():
+            async with engines.lease(2, Turn.NEW):
+                await end.wait()
+
+        running = asyncio.create_task(runs())
+        await asyncio.sleep(0)
+        waits = asyncio.create_task(held(engines, 2, Turn.NEW, "waits", order))
+        await asyncio.sleep(0)
+        end.set()
+        while is_admitted and engines._queue:  # until it is handed the engine, but does not know yet
+            await asyncio.sleep(0)
+        waits.cancel()
+        await engines.drain()
+        await running
+        assert order == []
+        assert not engines.engines[0].running
+
+    simulate(main())
+
+
+def test_a_pause_freezes_what_runs():
+    async def main():
+        engines = pool()
+        sampled = asyncio.create_task(engines.engines[0].sample(0, (10,)))
+        await asyncio.sleep(0.5)
+        await engines.pause()
+        await asyncio.sleep(100)
+        await engines.pause()  # once more changes nothing
+        await engines.resume()
+        await sampled
+        assert asyncio.get_running_loop().time() == pytest.approx(100 + 10 * 0.11)
+        clock = await engines.engines[0].take_counts()
+        assert (clock.busy_seconds, clock.paused_seconds) == (pytest.approx(1.1), pytest.approx(100))
+
+    simulate(main())
