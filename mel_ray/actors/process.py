@@ -14,11 +14,15 @@ COMMON_ENV = {
     "PYTHONWARNINGS": "ignore",
 }
 ENGINE_ENV = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
-# Large blocks of malloc in huge pages, where the kernel allows it: fresh memory for repacked weights costs far less.
-HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+# An engine packs all its weights again at every update. Fresh memory for them would cost several times the packing, so
+# malloc keeps what was freed, in one heap, in huge pages where the kernel allows them.
+KEPT_MEMORY = {
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1"
+    f":glibc.malloc.mmap_threshold={4 << 30}:glibc.malloc.trim_threshold={16 << 30}"
+}
 # Without these, vLLM compiles for seconds at the first logprobs, and two engines pin themselves to the same core.
-CPU_ENGINE_ENV = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCHDYNAMO_DISABLE": "1"} | HUGE_PAGES
-CPU_POLICY_ENV = {"DS_ACCELERATOR": "cpu", "TORCHDYNAMO_DISABLE": "1"} | HUGE_PAGES
+CPU_ENGINE_ENV = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCHDYNAMO_DISABLE": "1", **KEPT_MEMORY}
+CPU_POLICY_ENV = {"DS_ACCELERATOR": "cpu", "TORCHDYNAMO_DISABLE": "1"}
 
 
 def runtime_env(*environments: dict[str, str], threads: int = 1) -> dict[str, Any]:

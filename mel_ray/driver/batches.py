@@ -131,7 +131,8 @@ class Batches:
             for one in [*open_to, *(self._ask(step, missing) if missing > 0 else ())]:
                 if one.explored is None and one not in self._under_way:
                     self._begin(one)
-            self._settle(await self._ended.get())
+            for _ in range(1 if is_dynamic else count - len(done)):  # until then nothing more is asked
+                self._settle(await self._ended.get())
         chosen = {*[one for one in done if one not in silent][:count], *silent}
         batch = [one for one in self.asked if one in chosen]
         for one in batch:

@@ -23,7 +23,7 @@ def step_line(metrics: Any) -> str:
         f"mixed {metrics['group/mixed_share']:.2f}",
         f"kept {metrics['mel/kept']:.0f}/{metrics['mel/pairs']:.0f}",
         *([f"cut off {cut_off:.2f}"] if cut_off else []),
-        f"{tokens / max(1e-9, metrics['time/explore']):,.0f} tok/s",
+        *([f"{tokens / explore:,.0f} tok/s"] if (explore := metrics["time/explore"]) > 0.01 else []),
         f"{metrics['time/step']:.1f} s (explore {metrics['time/explore']:.1f}, train {metrics['time/train']:.1f}, "
         f"publish {metrics['time/publish']:.2f}{_overlap(metrics)})",
     ]

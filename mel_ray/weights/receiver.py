@@ -83,12 +83,14 @@ def weight_as_received(layer: torch.nn.Module, info: Any) -> Tensor | None:
 
 @contextmanager
 def packing_in_place(phases: Phases) -> Iterator[None]:
-    """On CPU, linear weights are packed straight from where they were received, on threads, while others are loaded.
+    """On CPU, linear weights are packed straight from where they were received, by an engine with several threads while
+    it loads others.
 
     By itself vLLM first copies every weight into memory of its own, only to drop the copy once it is packed.
     """
     original, is_cpu = layerwise._layerwise_process, current_platform.is_cpu() and not current_platform.is_zen_cpu()
     packed: list[Future[float]] = []
+    threads = torch.get_num_threads()
 
     def pack(layer: torch.nn.Module, info: Any) -> float:
         started = time.perf_counter()
@@ -98,17 +100,17 @@ def packing_in_place(phases: Phases) -> Iterator[None]:
 
     def process(layer: torch.nn.Module, info: Any) -> None:
         weight = weight_as_received(layer, info) if is_cpu else None
-        if weight is None:
+        if weight is not None:
+            layer.weight = torch.nn.Parameter(weight, requires_grad=False)
+            info.loaded_weights = [entry for entry in info.loaded_weights if entry[0] != "weight"]
+        if weight is not None and threads > 1:
+            packed.append(packer.submit(pack, layer, info))
+        else:
             with phases.measure("repack"):
                 original(layer, info)
-            return
-        layer.weight = torch.nn.Parameter(weight, requires_grad=False)
-        info.loaded_weights = [entry for entry in info.loaded_weights if entry[0] != "weight"]
-        packed.append(packer.submit(pack, layer, info))
 
     layerwise._layerwise_process = process
     try:
-        threads = torch.get_num_threads()
         with ThreadPoolExecutor(threads, "pack", torch.set_num_threads, (1,)) as packer:
             yield
             with phases.measure("wait for repacking"):

@@ -202,6 +202,26 @@ def test_a_run_that_was_killed_goes_on_as_if_nothing_had_happened(tmp_path):
     assert tables(tmp_path / "whole" / "trajectories") == tables(folder / "trajectories")
 
 
+def test_a_killed_run_that_explored_ahead_can_be_repeated_in_one_go(tmp_path):
+    ahead = ["driver.capacity=1", "algorithm.importance_cap=2"]
+    overrides = [f"run.dir={tmp_path}", "run.steps=4", "checkpoint.every=2", *ahead, *NO_EVALUATION, *SMALL]
+    killed, repeated = tmp_path / "killed", tmp_path / "repeated"
+    with started("run.name=killed", *overrides) as process:
+        wait_until(lambda: len(steps_of(killed)) >= 3)
+        process.kill()
+        process.communicate(timeout=60)
+    wait_until(lambda: processes_using(killed) == [], seconds=30)
+    resumed = run("run.name=killed", "run.resume=auto", *overrides)
+    assert "continuing after step 2" in resumed.stdout, resumed.stderr
+    assert run("run.name=repeated", "run.replay_order=killed", *overrides).returncode == 0
+    whole, found = numbers(killed), numbers(repeated)
+    assert [row["staleness/mean"] for row in whole["metrics"]][1:] == [1, 1, 1]
+    assert list(differences(whole, found)) == []
+    assert (killed / "order.jsonl").read_text() == (repeated / "order.jsonl").read_text()
+    other = run("run.name=other", "run.replay_order=killed", *overrides, "rollout.prompts_per_step=5")
+    assert other.returncode == 2 and "rollout.prompts_per_step=5" in other.stderr
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [

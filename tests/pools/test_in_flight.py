@@ -162,7 +162,9 @@ def run(host):
 
     def run(body: Callable) -> None:
         async def main() -> None:
+            await host.engine.pause()
             version = await host.give(embedded())
+            await host.engine.resume()
             await host.counts()
             await body(version)
             assert await host.handle.ask(BareActor.running, 10) == 0
