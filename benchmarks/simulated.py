@@ -31,7 +31,7 @@ from mel_ray.policy.batch import rows_in
 from mel_ray.records.experience import DraftState
 from mel_ray.records.ports import Archive, Turn
 from mel_ray.records.question import Question, Truth
-from mel_ray.records.reports import UpdateReport
+from mel_ray.records.reports import DeviceFacts, UpdateReport
 from mel_ray.records.row import Ref, Row, RowKind, correct, incorrect
 from mel_ray.records.step import OptimizerStep, Shards, TrainSettings
 from mel_ray.records.trajectory import FinishReason, Floats, Prompt, Sampling, derive_seed
@@ -227,7 +227,7 @@ class SimulatedPolicy:
     weight, prompts included."""
 
     def __init__(self, rates: Rates, ranks: int) -> None:
-        self._rates, self.ranks = rates, ranks
+        self._rates, self.ranks, self.facts = rates, ranks, DeviceFacts()
         self.updates: list[tuple[OptimizerStep, ...]] | None = []  # None: they are not kept
         self.busy, self.trained = 0.0, 0
 
@@ -266,7 +266,7 @@ class SimulatedPublisher:
     def __init__(self, pool: SimulatedPool, rates: Rates, config: Config) -> None:
         self._pool, self._rates, self._keep_kv = pool, rates, config.driver.keep_kv
 
-    async def publish(self, version: int) -> None:
+    async def publish(self, version: int, keep_kv: bool = False) -> None:
         await asyncio.sleep(self._rates.publish)
         for engine in self._pool.engines:
             engine.load(version, self._keep_kv)

@@ -11,6 +11,7 @@ from mel_ray.driver.learner import Learner
 from mel_ray.driver.metrics import Clock, step_metrics
 from mel_ray.driver.order import AsItComes, Order
 from mel_ray.driver.source_metrics import source_metrics
+from mel_ray.driver.speed import speeds
 from mel_ray.driver.state import RunState
 from mel_ray.records.evaluation import Benchmark
 from mel_ray.records.ports import Data, Engines, Evaluation, Journals, Publisher, Sink
@@ -83,7 +84,9 @@ class Loop:
         metrics = step_metrics(learned, ledger, self.cfg.algorithm.minibatches) | clock.total("time/step")
         metrics |= source_metrics(learned.rows, [source.name for source in self.cfg.data.sources])
         metrics |= {"time/explore": self.buffer.explored_in, "time/room": self.buffer.idle}
-        metrics |= engine_measures | {"policy/lr": learned.settings.lr, "policy/version": float(version)}
+        metrics |= engine_measures
+        metrics |= speeds(metrics, self.learner.policy.ranks, self.learner.policy.facts)
+        metrics |= {"policy/lr": learned.settings.lr, "policy/version": float(version)}
         return StepReport(step, metrics, ledger)
 
     async def publish(self, version: int) -> None:
@@ -91,7 +94,7 @@ class Loop:
         is_in_flight = self.cfg.driver.publish == "in_flight"
         async with self.order.publishing(version):
             await (self.engines.pause() if is_in_flight else self.engines.drain())
-            await self.publisher.publish(version)
+            await self.publisher.publish(version, self.cfg.driver.keep_kv)
             await self.engines.resume()
 
 

@@ -19,7 +19,7 @@ from mel_ray.config.plan import PoolPlan
 from mel_ray.policy.policy_settings import PolicySettings, Rendezvous
 from mel_ray.policy.sequences import train_sequence
 from mel_ray.policy.statistics import StepMeasures, merge_ranks, update_metrics
-from mel_ray.records.reports import UpdateReport
+from mel_ray.records.reports import DeviceFacts, UpdateReport
 from mel_ray.records.row import Row
 from mel_ray.records.step import OptimizerStep, Shards, TrainSequence, TrainSettings
 from mel_ray.records.trajectory import Floats
@@ -39,11 +39,12 @@ class PolicyActor:
             probe.bind(("", 0))
             return ray.util.get_node_ip_address(), probe.getsockname()[1]
 
-    def start(self, rendezvous: Rendezvous) -> None:
+    def start(self, rendezvous: Rendezvous) -> DeviceFacts:
         from mel_ray.policy.zero3 import Zero3Policy  # torch and DeepSpeed: for the ranks, not for the driver
 
         self._policy = Zero3Policy(self._settings, rendezvous)
         self._rank = rendezvous.rank
+        return self._policy.facts
 
     def train(self, steps: Sequence[OptimizerStep], settings: TrainSettings) -> list[StepMeasures]:
         """All optimizer steps of a batch; each holds this rank's shard alone."""
@@ -102,7 +103,7 @@ class PolicyPool:
     """As many ranks as the plan says. Rank 0 sends weights to the engines (`records/ports.py:WeightSource`)."""
 
     def __init__(self, plan: PoolPlan, settings: PolicySettings, deadlines: DeadlineConfig, logs: Path | None) -> None:
-        self.ranks = plan.actors
+        self.ranks, self.facts = plan.actors, DeviceFacts()
         self._settings, self._deadlines = settings, deadlines
         environment = runtime_env(CPU_POLICY_ENV if settings.device == "cpu" else {}, threads=plan.threads)
         actor = ray.remote(PolicyActor).options(num_cpus=plan.cpus, num_gpus=plan.gpus, runtime_env=environment)
@@ -115,7 +116,7 @@ class PolicyPool:
         """Join the ranks and load the model on all of them."""
         address, port = await self.address()
         rendezvous = [Rendezvous(rank, 0, self.ranks, address, port) for rank in range(self.ranks)]
-        await asyncio.gather(
+        self.facts, *_ = await asyncio.gather(
             *(
                 handle.ask(PolicyActor.start, self._deadlines.start, "", own)
                 for handle, own in zip(self.handles, rendezvous, strict=True)

@@ -24,6 +24,7 @@ from mel_ray.policy.model import Microbatch, PolicyModel, collate
 from mel_ray.policy.policy_settings import PolicySettings, Rendezvous
 from mel_ray.policy.recorder import StepRecorder
 from mel_ray.policy.statistics import Same, StepMeasures
+from mel_ray.records.reports import DeviceFacts
 from mel_ray.records.step import OptimizerStep, TrainSettings
 from mel_ray.records.trajectory import Floats
 from mel_ray.weights.parameters import ParameterMeta, buckets
@@ -197,6 +198,11 @@ class Zero3Policy:
     @property
     def zero(self) -> Any:
         return self._engine.optimizer
+
+    @property
+    def facts(self) -> DeviceFacts:
+        device = "cpu" if self._device.type == "cpu" else torch.cuda.get_device_name(self._device)
+        return DeviceFacts(device, self._settings.dtype, sum(meta.numel for meta in self.weight_metas()))
 
     def _trained_parameters(self) -> list[nn.Parameter]:
         return [parameter for parameter in self._causal_lm.parameters() if parameter.requires_grad]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mel_ray.records.evaluation import Answered, Benchmark
-from mel_ray.records.reports import EvalReport, StepReport, UpdateReport
+from mel_ray.records.reports import DeviceFacts, EvalReport, StepReport, UpdateReport
 from mel_ray.records.row import Ref, Row
 from mel_ray.records.step import OptimizerStep, Shards, TrainSettings
 from mel_ray.records.trajectory import Floats, Group, Prompt, Sampling
@@ -63,6 +63,7 @@ class Policy(Protocol):
     """The policy pool: optimizer steps, and scoring without gradient."""
 
     ranks: int
+    facts: DeviceFacts
 
     async def train(self, steps: Sequence[OptimizerStep], settings: TrainSettings) -> UpdateReport: ...
 
@@ -79,7 +80,9 @@ class Policy(Protocol):
 class Publisher(Protocol):
     """Gives every engine the policy's weights as `version`, and makes sure that they arrived."""
 
-    async def publish(self, version: int) -> None: ...
+    async def publish(self, version: int, keep_kv: bool = False) -> None:
+        """With `keep_kv`, running requests go on with the keys and values of the old weights."""
+        ...
 
 
 class Sampler(Protocol):

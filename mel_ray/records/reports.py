@@ -31,6 +31,15 @@ class EngineClock:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceFacts:
+    """What a rank computes on, as the driver of the device calls it (`cpu` on CPU), and what it computes."""
+
+    device: str = "cpu"
+    dtype: str = "float32"
+    parameters: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class StepReport:
     """One training step: its stable metrics (see docs/metrics.md) and its sample ledger."""
 

@@ -1,7 +1,7 @@
 """Publishes the policy's weights to every engine as a new version, and makes sure that they arrived.
 
-Consumes nothing, produces weights in the engines; waits for the policy's ranks and for all engines. No engine may have
-requests running meanwhile.
+Consumes nothing, produces weights in the engines; waits for the policy's ranks and for all engines. An
+engine that has requests running must be paused.
 """
 
 import asyncio
@@ -56,32 +56,33 @@ class WeightPublisher:
         )
         self._is_open = False
 
-    async def publish(self, version: int) -> None:
+    async def publish(self, version: int, keep_kv: bool = False) -> None:
         """Give every engine the current weights as `version` and compare checksums.
 
-        An engine whose checksum differs is restarted and served again, once.
+        An engine whose checksum differs is restarted and served again, once. With `keep_kv`, running requests go on
+        with the keys and values of the old weights.
 
         Raises:
             DamagedWeights: an engine's checksum differs twice.
         """
-        broken = await self._publish_once(version)
+        broken = await self._publish_once(version, keep_kv)
         if not broken:
             return
         await self.disconnect()
         for engine in broken:
             await self._engines.restart(engine)
         await self.connect()
-        if broken := await self._publish_once(version):
+        if broken := await self._publish_once(version, keep_kv):
             names = ", ".join(engine.name for engine in broken)
             raise DamagedWeights(f"weights arrived damaged on {names}, also after a restart. Log: {broken[0].log}")
 
-    async def _publish_once(self, version: int) -> list[Engine]:
+    async def _publish_once(self, version: int, keep_kv: bool) -> list[Engine]:
         """The engines whose checksum differs from the sender's."""
         engines = self._engines.engines
         await asyncio.gather(*(engine.begin_update() for engine in engines))
         info = await self._source.update_info()
         receiving = asyncio.gather(*(engine.receive(info) for engine in engines))
         sent, _ = await asyncio.gather(self._source.send(), receiving)
-        received = await asyncio.gather(*(engine.finish_update(version) for engine in engines))
+        received = await asyncio.gather(*(engine.finish_update(version, keep_kv) for engine in engines))
         self.checksum = sent
         return [engine for engine, checksum in zip(engines, received, strict=True) if checksum != sent]

@@ -20,7 +20,7 @@ from mel_ray.policy.batch import rows_in
 from mel_ray.policy.sequences import train_sequence
 from mel_ray.records.experience import DraftState
 from mel_ray.records.ports import Turn
-from mel_ray.records.reports import UpdateReport
+from mel_ray.records.reports import DeviceFacts, UpdateReport
 from mel_ray.records.row import Explored, Row, RowKind, row_of_draft, rows_of_group
 from mel_ray.records.step import OptimizerStep, Shards, TrainSequence, TrainSettings
 from mel_ray.records.trajectory import Floats, Group, Prompt, Sampling
@@ -96,7 +96,7 @@ class FakePolicy:
     is 1 in all."""
 
     def __init__(self, world: World, ranks: int = 2) -> None:
-        self.world, self.ranks = world, ranks
+        self.world, self.ranks, self.facts = world, ranks, DeviceFacts()
         self.updates: list[tuple[Sequence[OptimizerStep], TrainSettings]] = []
         self.sequences: list[tuple[Row, TrainSequence]] = []  # of all updates
         self.saved: list[Path] = []
@@ -133,7 +133,7 @@ class FakePublisher:
     def __init__(self, world: World) -> None:
         self.world = world
 
-    async def publish(self, version: int) -> None:
+    async def publish(self, version: int, keep_kv: bool = False) -> None:
         self.world.note("published", version)
 
 

@@ -200,7 +200,7 @@ async def test_the_publisher_is_asked_for_the_version_that_the_state_then_has():
     seen = []
 
     class Publisher(FakePublisher):
-        async def publish(self, version):
+        async def publish(self, version, keep_kv=False):
             seen.append((version, system.loop.state.version))
 
     system.loop.publisher = Publisher(world)

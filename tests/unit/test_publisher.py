@@ -66,7 +66,7 @@ class FakeEngine:
         assert info == {"names": ["w"]}
         self.calls.append(f"receive {self.name}")
 
-    async def finish_update(self, version):
+    async def finish_update(self, version, keep_kv=False):
         self.calls.append(f"finish {self.name} {version}")
         return self.checksum
 
