@@ -6,7 +6,7 @@ STAMP = $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-differential golden check lint types format unit cluster bench-setup bench-overlap bench-trl bench-sync bench-verifier bench-verifier-quality bench-policy embedded-table clean
+.PHONY: help setup demo test test-differential golden check lint types format unit cluster bench-setup bench-overlap bench-async bench-async-sim async-table bench-trl bench-sync bench-verifier bench-verifier-quality bench-policy embedded-table clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 24
@@ -54,6 +54,15 @@ bench-setup: ## an environment of its own with TRL, for bench-trl
 
 bench-overlap: setup ## what streaming saves, and what MEL costs
 	@$(RUN) -m benchmarks.step_overlap $(ARGS)
+
+bench-async: setup ## what it brings to explore and learn at the same time
+	@$(RUN) -m benchmarks.async_step $(ARGS)
+
+bench-async-sim: setup ## the real driver over 8 to 64 simulated engines
+	@$(RUN) -m benchmarks.async_sim $(ARGS)
+
+async-table: setup ## the table of docs/async.md: learning at staleness 0 to 4; resumable, 40 minutes on two cores
+	@$(RUN) -m benchmarks.async_table $(ARGS)
 
 bench-trl: setup bench-setup ## our GRPO step against TRL's
 	@$(RUN) -m benchmarks.vs_trl --trl-python .venv-trl/bin/python $(ARGS)

@@ -74,8 +74,8 @@ class Arm:
         return median([row.get(name, 0.0) for row in self.steps])
 
 
-async def measure(overrides: Sequence[str], arms: dict[str, tuple[str, ...]], rounds: int, steps: int,
-                  is_confined: bool) -> dict[str, Arm]:  # fmt: skip
+async def measure_arms(overrides: Sequence[str], arms: dict[str, tuple[str, ...]], rounds: int, steps: int,
+                       is_confined: bool) -> dict[str, Arm]:  # fmt: skip
     own = [*overrides, *(CONFINED if is_confined else ())]
     async with running_pools(own) as (_, prepared, pools):
         if is_confined:
@@ -125,8 +125,8 @@ def main() -> None:
             continue
         with tempfile.TemporaryDirectory() as scratch:
             own = overrides_of(long_context_model(Path(scratch) / "model", end_scale), cap, arguments.overrides)
-            arms = asyncio.run(measure(own, ARMS, arguments.rounds, arguments.steps, is_confined=True))
-            usual = asyncio.run(measure(own, {"synchronous": ()}, 1, arguments.steps, is_confined=False))
+            arms = asyncio.run(measure_arms(own, ARMS, arguments.rounds, arguments.steps, is_confined=True))
+            usual = asyncio.run(measure_arms(own, {"synchronous": ()}, 1, arguments.steps, is_confined=False))
             figures |= reported(name, arms, usual["synchronous"])
     finish(figures)
 

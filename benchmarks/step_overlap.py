@@ -3,6 +3,10 @@
 Three arms take turns on the same engines, the same questions and frozen weights (lr=0, so that every round
 does the same work): GRPO; MEL as it is, each question flowing through the pools on its own; and MEL stage by
 stage, every stage waiting for the whole batch. Prints medians and ratios of one run.
+
+Then, with the engine and the policy on a core each, MEL that explores ahead, against the time that its own tokens
+take at GRPO's rates: sampled tokens at the rate of GRPO's exploring, trained tokens at the rate of GRPO's learning,
+the larger of the two because the halves overlap. What is above 1 is the chain of rollout, draft and replay.
 """
 
 import argparse
@@ -12,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.async_step import Arm, measure_arms
 from benchmarks.common import finish, loop_for, median, running_pools
 from mel_ray.config.schema import Config
 from mel_ray.data.prepare import Prepared
@@ -23,6 +28,13 @@ from mel_ray.driver.wiring import Pools
 from mel_ray.mel.replay import prove
 from mel_ray.records.row import Explored, is_mixed
 from mel_ray.records.trajectory import Prompt
+
+OVERLAPPED: dict[str, tuple[str, ...]] = {
+    "grpo": ("mel.enabled=false",),
+    "mel_capacity_1": ("driver.capacity=1",),
+    "mel_partial": ("driver.capacity=1", "driver.publish=in_flight", "rollout.partial=true"),
+}
+SAMPLED = ("tokens/rollout", "tokens/experience")
 
 
 class StagedExplorer(Explorer):
@@ -92,12 +104,35 @@ async def measure(rounds: int, overrides: Sequence[str]) -> dict[str, float]:
     }
 
 
+def total(arm: Arm, *names: str) -> float:
+    return sum(row.get(name, 0.0) for row in arm.steps for name in names)
+
+
+def against_own_tokens(arms: dict[str, Arm]) -> dict[str, float]:
+    grpo = arms["grpo"]
+    sampled_per_s = total(grpo, *SAMPLED) / total(grpo, "time/explore")
+    trained_per_s = total(grpo, "tokens/trained") / total(grpo, "time/train", "time/publish")
+    figures = {"grpo_confined_step_s": grpo.seconds, "grpo_sampled_per_s": sampled_per_s}
+    figures["grpo_trained_per_s"] = trained_per_s
+    for name in ("mel_capacity_1", "mel_partial"):
+        arm = arms[name]
+        halves = total(arm, *SAMPLED) / sampled_per_s, total(arm, "tokens/trained") / trained_per_s
+        own, taken = max(halves), total(arm, "time/step")
+        print(f"{name}: {taken:.1f} s; its sampled tokens take {halves[0]:.1f} s at GRPO's rate and its trained "
+              f"tokens {halves[1]:.1f} s: {taken / own:.2f}x")  # fmt: skip
+        figures |= {f"{name}_step_s": arm.seconds, f"{name}_over_own_tokens": taken / own}
+    return figures
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=15, help="steps of every arm")
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_args()
-    finish(asyncio.run(measure(arguments.rounds, arguments.overrides)))
+    figures = asyncio.run(measure(arguments.rounds, arguments.overrides))
+    own = ["algorithm.lr=0", "algorithm.importance_cap=2", *arguments.overrides]
+    blocks = max(1, arguments.rounds // 5)
+    finish(figures | against_own_tokens(asyncio.run(measure_arms(own, OVERLAPPED, blocks, 5, is_confined=True))))
 
 
 if __name__ == "__main__":

@@ -292,9 +292,9 @@ def test_an_engine_that_dies_is_named_with_its_log(run_pools):
 def damage_once(engine: Engine) -> None:
     """The next weights that the engine receives seem damaged."""
 
-    async def damaged(version: int) -> str:
+    async def damaged(version: int, keep_kv: bool) -> str:
         del engine.finish_update
-        await engine.finish_update(version)
+        await engine.finish_update(version, keep_kv)
         return "0" * 24
 
     engine.finish_update = damaged
