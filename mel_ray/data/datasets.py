@@ -48,6 +48,7 @@ class Loaded:
     repeated: int = 0
     dropped: tuple[Dropped, ...] = ()
     conflicts: tuple[Conflict, ...] = ()
+    left_out: tuple[Question, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -76,6 +77,7 @@ def load(source: SourceConfig, path: str = "data.train") -> Loaded:
         settled.repeated,
         tuple(dropped),
         settled.conflicts,
+        settled.left_out,
         notes,
     )
 

@@ -30,6 +30,7 @@ class Settled:
     repeated: int
     rows: int
     conflicts: tuple[Conflict, ...]
+    left_out: tuple[Question, ...]  # because their question has different answers
 
 
 def settle(rows: Iterable[Question], source: SourceConfig, path: str) -> Settled:
@@ -50,11 +51,14 @@ def settle(rows: Iterable[Question], source: SourceConfig, path: str) -> Settled
     if conflicts and source.conflicts == "error":
         raise ConfigError([Problem(f"{path}.conflicts", "error", conflict_words(conflicts), _REMEDY)])
     kept: list[Question] = []
+    left_out: list[Question] = []
     ids = Counter[str]()
     for row, group in entries:
         if len(group) == 1 or source.conflicts == "keep":
             kept.append(_with_own_id(row, ids))
-    return Settled(tuple(kept), count - len(entries), count, conflicts)
+        else:
+            left_out.append(row)
+    return Settled(tuple(kept), count - len(entries), count, conflicts, tuple(left_out))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +76,14 @@ class Settlement:
     conflicts: tuple[Conflict, ...]
 
 
-def settle_across(sources: Sequence[tuple[TrainSourceConfig, str, Sequence[Question]]]) -> list[Settlement]:
-    """What is left of sources, each given with its configuration key, where they share questions.
+Shared = tuple[TrainSourceConfig, str, Sequence[Question], Sequence[Question]]
+
+
+def settle_across(sources: Sequence[Shared]) -> list[Settlement]:
+    """What is left of sources where they share questions.
+
+    Each is given with its configuration key, its questions, and those that it left out because it answers them
+    differently itself.
 
     A question with one answer stays in the first source that has it. One with several answers is dropped from all
     sources if `conflicts` is drop in any of those that have it; else each answer stays in the first source that has it.
@@ -82,8 +92,8 @@ def settle_across(sources: Sequence[tuple[TrainSourceConfig, str, Sequence[Quest
         ConfigError: a question has several answers, and `conflicts` is error in a source that has it.
     """
     groups: dict[object, list[Question]] = defaultdict(list)
-    for _, _, questions in sources:
-        for question in questions:
+    for _, _, questions, left_out in sources:
+        for question in (*questions, *left_out):
             groups[asked(question)].append(question)
     shared = {what: group for what, group in groups.items() if len({one.source for one in group}) > 1}
     owners: dict[tuple[object, object], str] = {}
@@ -92,10 +102,10 @@ def settle_across(sources: Sequence[tuple[TrainSourceConfig, str, Sequence[Quest
             owners.setdefault((what, _answered(one)), one.source)
     answers = Counter(what for what, _ in owners)
     conflicts = {what: _conflict_across(group) for what, group in shared.items() if answers[what] > 1}
-    dropping = {source.name for source, _, _ in sources if source.conflicts == "drop"}
+    dropping = {source.name for source, *_ in sources if source.conflicts == "drop"}
     dropped = {what for what in conflicts if any(one.source in dropping for one in shared[what])}
     found, problems, ids = [], [], Counter[str]()
-    for source, key, questions in sources:
+    for source, key, questions, _ in sources:
         asked_here = [asked(question) for question in questions]
         own = tuple(conflicts[what] for what in dict.fromkeys(asked_here) if what in conflicts)
         if own and source.conflicts == "error":

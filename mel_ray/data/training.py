@@ -1,6 +1,6 @@
 """Training questions from one source or several: loaded, without repetitions, within their band, rendered."""
 
-from collections.abc import Sized
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass, replace
 
 from mel_ray.config.schema import Config, TrainSourceConfig
@@ -53,7 +53,7 @@ def load_questions(config: Config, problems: list[Problem]) -> list[SourceQuesti
     try:
         settled = settle_across(
             [
-                (source, key, [replace(one, source=source.name) for one in found.questions])
+                (source, key, _of_source(found.questions, source.name), _of_source(found.left_out, source.name))
                 for source, key, found in loaded
             ]
         )
@@ -67,6 +67,10 @@ def load_questions(config: Config, problems: list[Problem]) -> list[SourceQuesti
         except ConfigError as error:
             problems += error.problems
     return made
+
+
+def _of_source(questions: Iterable[Question], name: str) -> list[Question]:
+    return [replace(one, source=name) for one in questions]
 
 
 def _questions(source: TrainSourceConfig, key: str, loaded: Loaded, left: Settlement) -> SourceQuestions:

@@ -85,6 +85,12 @@ def test_an_equation_is_its_right_side_only_where_it_names_a_value(truth, answer
 
 
 @table(
+    ("Yes", ["yes", "YES", "yes.", "\\text{yes}"], ["no", "y", "yet"]),
+    ("no", ["No", "No."], ["yes", "n", "on", "\\text{not}"]),
+    ("odd", ["Odd", "\\text{Odd}"], ["even", "o", "add"]),
+    ("red", ["Red"], ["R", "rod"]),
+    ("ab", ["ba"], ["AB", "Ab", "a"]),
+    ("ABC", ["ABC"], ["abc", "Abc", "AB"]),
     ("\\text{There are 3 apples left}", ["\\text{There are 3 apples left}", "\\text{there are 3 apples left.}"],
      ["3", "4", "\\text{There are 4 apples left}", "\\text{There are 3 pears left}", "apples"]),
     ("every prime greater than 3", ["every prime greater than 3", "Every prime greater than 3."],

@@ -240,6 +240,17 @@ def test_a_question_with_several_answers_is_dropped_from_all_sources_or_kept_wit
         assert "source b: 1 question kept that another source has with another answer" in found.dropped
 
 
+def test_what_a_source_answers_differently_itself_no_other_source_asks(tmp_path):
+    a = write(tmp_path / "a.jsonl", ("Q?", "1"), ("Q?", "2"), ("a?", "7"))
+    b = write(tmp_path / "b.jsonl", ("Q?", "1"), ("b?", "7"))
+    few = {"eval__benchmarks": "[]", "rollout__prompts_per_step": "1", "algorithm__minibatches": "1"}
+    for first, second in (("a", "b"), ("b", "a")):
+        entries = [{"name": name, "path": {"a": a, "b": b}[name]} for name in (first, second)]
+        found = prepared(*entries, **few)
+        assert {prompt.question.text for prompt in found.prompts.prompts} == {"a?", "b?"}
+        assert "source b: 1 question dropped: another source has the same with another answer" in found.dropped
+
+
 def test_other_right_answers_are_part_of_the_answer(tmp_path):
     entries = [{"name": name, "path": str(tmp_path / f"{name}.jsonl"), "answers": "any"} for name in "ab"]
     for name, answers in {"a": ["1", "one"], "b": ["1", "two"]}.items():
