@@ -114,6 +114,9 @@ def against_own_tokens(arms: dict[str, Arm]) -> dict[str, float]:
     trained_per_s = total(grpo, "tokens/trained") / total(grpo, "time/train", "time/publish")
     figures = {"grpo_confined_step_s": grpo.seconds, "grpo_sampled_per_s": sampled_per_s}
     figures["grpo_trained_per_s"] = trained_per_s
+    for arm in arms.values():
+        phases = {name: arm.median(f"time/{name}") for name in ("explore", "wait", "room", "train", "publish")}
+        print(f"{arm.name}: " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in phases.items()))
     for name in ("mel_capacity_1", "mel_partial"):
         arm = arms[name]
         halves = total(arm, *SAMPLED) / sampled_per_s, total(arm, "tokens/trained") / trained_per_s

@@ -2,7 +2,8 @@
 
 Same model, questions, group size and lengths, MEL off, steps alternating in one run on one machine: (a) the
 embedded workload with a cap of 64 tokens; (b) long-tailed completions with a cap of 512, from a model
-made to forget its end now and then. Prints trajectories per second of both, and where our time goes.
+made to forget its end now and then. Prints trajectories per second of both, and where our time goes. Then as many
+steps of ours with partial rollouts, exploring ahead. TRL's AsyncGRPOTrainer is not here: it sends weights by NCCL only.
 """
 
 import argparse
@@ -13,9 +14,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.async_step import ARMS, Arm
 from benchmarks.common import finish, long_context_model, loop_for, median, running_pools
 from mel_ray.data.datasets import load
 from mel_ray.driver.loop import Loop
+from mel_ray.driver.state import RunState
 
 WORKLOADS = {"embedded": (64, 1.0, 12), "long_tail": (512, 0.28, 4)}  # cap in tokens, end-token scale, rounds
 PROMPTS, GROUP = 16, 8
@@ -59,15 +62,18 @@ async def compare(python: str, model: Path, cap: int, rounds: int) -> dict[str, 
         f"rollout.prompts_per_step={PROMPTS}", f"rollout.group_size={GROUP}", "mel.enabled=false", "algorithm.lr=1e-6",
         "eval.benchmarks=[]", "eval.max_tokens=64",
     ]  # fmt: skip
+    state = RunState()
     async with running_pools(overrides) as (config, prepared, pools):
         questions = [(f"Problem: {q.text}", q.truth.answer) for q in load(config.data.train).questions]
         with tempfile.TemporaryDirectory() as scratch:
             job = {"model": str(model), "questions": questions, "prompts": PROMPTS, "group": GROUP, "threads": 2}
             trl = Trl(python, job | {"max_tokens": cap, "temperature": 1.0, "scratch": scratch})
             try:
-                ours, theirs = await _alternate(loop_for(config, prepared, pools), trl, rounds)
+                ours, theirs = await _alternate(loop_for(config, prepared, pools, state), trl, rounds)
             finally:
                 trl.close()
+        ahead = Arm("partial", [*overrides, "algorithm.importance_cap=2", *ARMS["partial"]])
+        await ahead.block(prepared, pools, rounds, state.version)
     our_seconds, their_seconds = median([r["time/step"] for r in ours]), median([r["seconds"] for r in theirs])
     batch = PROMPTS * GROUP
     return {
@@ -84,6 +90,8 @@ async def compare(python: str, model: Path, cap: int, rounds: int) -> dict[str, 
         "trl_max_tokens": max(r["max_tokens"] for r in theirs),
         "trl_trajectories_per_s": batch / their_seconds,
         "speedup": their_seconds / our_seconds,
+        "mel_ray_partial_step_s": ahead.seconds,
+        "partial_speedup": their_seconds / ahead.seconds,
     }
 
 
