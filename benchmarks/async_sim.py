@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import finish
+from benchmarks.figures import finish
 from benchmarks.simulated import Lengths, Rates, Simulation, Workload
 from benchmarks.simulated_engines import EngineRates
 from benchmarks.simulated_time import simulate

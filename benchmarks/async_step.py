@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import finish, long_context_model, loop_for, median, running_pools
+from benchmarks.common import long_context_model, loop_for, running_pools
+from benchmarks.figures import finish, median
 from mel_ray.config.load import compose_config
 from mel_ray.data.prepare import Prepared
 from mel_ray.driver.state import RunState

@@ -8,9 +8,9 @@ import argparse
 from pathlib import Path
 from statistics import fmean, stdev
 
-from benchmarks.common import finish
 from benchmarks.embedded_arms import STEPS, Arm
 from benchmarks.embedded_table import SCORES
+from benchmarks.figures import finish
 from benchmarks.study import Result, Run, Study, mean_and_error
 
 CAP = "algorithm.importance_cap=2"

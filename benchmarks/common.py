@@ -1,14 +1,10 @@
-"""What the benchmarks share: local Ray with the pools of a configuration, medians, and the closing JSON line."""
+"""What the benchmarks share: local Ray with the pools of a configuration."""
 
 import json
-import os
-import platform
 import shutil
-import statistics
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from mel_ray.config.load import compose_config
 from mel_ray.config.schema import Config
@@ -86,14 +82,3 @@ async def renew_experience(pools: Pools, config: Config) -> None:
     pools.experience.kill()
     pools.experience = pools.experience_pool(config)
     await pools.experience.ready()
-
-
-def median(values: Sequence[float]) -> float:
-    return statistics.median(values)
-
-
-def finish(figures: dict[str, Any]) -> None:
-    """The last line: one JSON object."""
-    machine = {"cpus": len(os.sched_getaffinity(0)), "python": platform.python_version()}
-    rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in figures.items()}
-    print(json.dumps(rounded | {"machine": machine}))

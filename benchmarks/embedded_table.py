@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.common import finish
 from benchmarks.embedded_arms import ABLATIONS, ARMS, PAIRS, REGIME_ARMS, REGIMES, STEPS, Arm
+from benchmarks.figures import finish
 from benchmarks.study import Result, Run, Study, mean_and_error
 
 LEARNING_RATES = ("4e-4", "8e-4", "1.6e-3")

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.common import finish, median
+from benchmarks.figures import finish, median
 from mel_ray.policy.packing import pack
 from mel_ray.policy.policy_settings import PolicySettings, Rendezvous
 from mel_ray.records.step import OptimizerStep, TrainSequence, TrainSettings
@@ -75,6 +75,7 @@ def main() -> None:
             betas=(0.9, 0.95), max_grad_norm=1.0,
         )  # fmt: skip
         policy = Zero3Policy(settings, Rendezvous(0, 0, 1, "127.0.0.1", port))
+        at_rest = torch.cuda.memory_allocated() if device == "cuda" else 0
         batch = sequences(arguments)
         plan = pack([len(sequence.token_ids) for sequence in batch], 1, arguments.token_budget)
         microbatches = [[batch[i] for i in members] for members in plan.microbatches[0]]
@@ -96,6 +97,7 @@ def main() -> None:
         "first_step_s": seconds[0],
     }
     if device == "cuda":
+        figures["bytes_per_parameter_at_rest"] = at_rest / parameters
         figures["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
         figures["peak_share"] = 6 * parameters * tokens / step / (arguments.peak_tflops * 1e12)
     print(json.dumps(figures, indent=2))

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.async_step import Arm, measure_arms
-from benchmarks.common import finish, loop_for, median, running_pools
+from benchmarks.common import loop_for, running_pools
+from benchmarks.figures import finish, median
 from mel_ray.config.schema import Config
 from mel_ray.data.prepare import Prepared
 from mel_ray.driver.batches import Batches

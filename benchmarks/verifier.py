@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from random import Random
 
-from benchmarks.common import finish, median
+from benchmarks.figures import finish, median
 from mel_ray.rewards.extract import last_boxed
 from mel_ray.rewards.verifier import Verifier, VerifierSettings
 

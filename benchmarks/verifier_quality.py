@@ -14,7 +14,7 @@ from itertools import chain, groupby
 from pathlib import Path
 from random import Random
 
-from benchmarks.common import finish
+from benchmarks.figures import finish
 from benchmarks.verifier_changes import against_others, changed, dressed, in_boxes, reformed
 from benchmarks.verifier_sets import SETS, Case, RealSet, own_cases
 from mel_ray.records.question import Question

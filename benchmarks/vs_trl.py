@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.async_step import ARMS, Arm
-from benchmarks.common import finish, long_context_model, loop_for, median, running_pools
+from benchmarks.common import long_context_model, loop_for, running_pools
+from benchmarks.figures import finish, median
 from mel_ray.data.datasets import load
 from mel_ray.driver.loop import Loop
 from mel_ray.driver.state import RunState

@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.common import finish, median, running_pools
+from benchmarks.common import running_pools
+from benchmarks.figures import finish, median
 from mel_ray.actors.handles import Handle
 from mel_ray.data.model_folder import EMBEDDED
 from mel_ray.weights.phases import AT_THE_SAME_TIME

@@ -89,7 +89,11 @@ class Zero3Policy:
         model = PolicyModel(causal_lm, settings.head_pieces, settings.temperature)
         model.train()
         optimizer = torch.optim.AdamW(
-            model.parameters(), lr=0.0, betas=settings.betas, weight_decay=settings.weight_decay
+            model.parameters(),
+            lr=0.0,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+            fused=settings.device == "cuda",
         )
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=deepspeed_config(settings))
         self._causal_lm = causal_lm

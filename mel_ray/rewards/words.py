@@ -10,14 +10,12 @@ _LONG = re.compile(r"(?<![a-zA-Z])[a-zA-Z]{4,}(?![a-zA-Z]*[({^_])")
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
 _TOKEN = re.compile(r"[a-z]+'?|(?:(?<![a-z\d])-)?(?:\d+(?:\.\d+)?|\.\d+)|(?<![a-z])-|[^\sa-z\d.,;:'\"-]")
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
-_SHORT = frozenset(  # words that are too short to be told from a product of variables, and are answers all the same
-    "no yes odd all any nor two six ten one tie red tan boy men man mon tue wed thu fri sat sun jan feb mar apr may jun "
-    "jul aug sep oct nov dec".split()
-)
+# Too short to be told from a product of variables, and answers all the same.
+_SHORT = frozenset(("no", "yes", "odd", "all", "any", "one", "two", "six", "ten", "tie", "red", "boy", "man", "men"))
 
 
 def has_words(text: str) -> bool:
-    """Whether an answer is prose: words that are no unit after a numeral, four letters that are no command, or `yes`."""
+    """Whether an answer is prose: words that are no unit after a numeral, four letters, or a short word."""
     if text.strip(" .").lower() in _SHORT:
         return True
     numeral = _ENVIRONMENT.sub(" ", split_mark(text).numeral)
