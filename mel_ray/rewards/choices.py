@@ -10,7 +10,7 @@ _LABELLED = re.compile(
     r"(?=\([A-J]\)(?![-+])|(?:\([A-J]\)|[A-J])[.:]|[A-J]\))"  # (C)-5 is a difference, C.-5 choice C
     r"\(?([A-J])\)?+[.:]?+(?![*/^!,;=<>_])(.+)"
 )
-_LONE = re.compile(r"\([A-J]\)|(?<![a-zA-Z\\])[A-J][.:)]|[,;][A-J]$|^[^a-zA-Z]*[A-J](?:[^a-zA-Z]|or|and|[A-J])*$")
+_LONE = re.compile(r"\([A-J]\)|(?<![a-zA-Z\\])[A-J][.:)]|[,;][A-J]$|^[^a-zA-Z\d]*[A-J](?:[^a-zA-Z]|or|and|[A-J])*$")
 _LETTERS = "ABCDEFGHIJ"
 
 

@@ -159,7 +159,7 @@ def _words(match: re.Match[str]) -> str:
         return "".join(rf"\text{{{unit.strip()}}}" for unit in content.split("\\cdot"))
     if not re.search(r"[^\W\d_]", content) or "\\" in content:
         return f" {content} "
-    if re.fullmatch(r"\(?[A-J]\)?\.?", content):
+    if re.fullmatch(r"\(?[A-J]\)?[.:]?", content):
         return content
     if label := re.match(r"\([A-J]\)|[A-J][.:)](?=\s)", content):
         return rf"{label[0]}\text{{{content[label.end() :].strip()}}}"

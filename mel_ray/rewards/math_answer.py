@@ -210,6 +210,8 @@ class _Comparison:
                 return False
             return proportional(f"({left[0]})-({left[1]})", f"({right[0]})-({right[1]})")
         if len(left) > 1 and len(right) == 1:
+            if len(left) == 2 and re.fullmatch("[a-zA-Z]", left[1]) and not _letters(left[0]):  # 5=x
+                return self.same(left[0], gold)
             is_sum = all(not re.search(r"(?<![\\a-zA-Z])[a-zA-Z]", side) for side in left)
             return is_sum and all(self.same(side, left[-1]) for side in left[:-1]) and self.same(left[-1], gold)
         return False if len(left) != len(right) else None

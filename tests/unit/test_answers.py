@@ -62,6 +62,7 @@ def test_the_base_of_a_number_counts(truth, answer, same):
 @table(
     ("0", ["0", "0.0", "x=0", "\\frac{0}{5}", "-0"], ["x^2-12=0", "2x+1=0", "x+y=0", "x-y=0", "\\sin x = 0", "f(x)+1=0",
                                                        "x>0", "0=1", "1"]),
+    ("8", ["8=x", "x=8"], ["8=2x", "8=x+y", "9=x", "8=x=9"]),
     ("5", ["x=5", "n = 5", "x = 5.", "a_3=5", "f(2)=5", "5=5", "2+3=5", "x_{\\max}=5", "\\angle A = 5",
            "\\text{Area} = 5", "\\boxed{5}", "x=y=5", "AB=5", "x \\approx 5", "P(A)=5"],
      ["2x=5", "x^2=5", "x+1=5", "x-5=0", "x=50", "x=-5", "5=x+1", "x \\ne 5", "x<5", "x=5y", "x=5, y=6", "x=4=5",
@@ -99,6 +100,8 @@ def test_an_equation_is_its_right_side_only_where_it_names_a_value(truth, answer
     ("\\text{Evelyn}", ["\\text{Evelyn}", "Evelyn", "\\textbf{Evelyn}", "\\mathrm{evelyn}", "\\text{Evelyn.}"],
      ["\\text{Eve}", "\\text{Carla}", "E", "\\text{Evelyn and Carla}", "e"]),
     ("\\text{(C)}", ["C", "(C)", "\\textbf{(C)}"], ["(B)", "B", "\\text{(CC)}", "c^2"]),
+    ("B", ["B. 5 J", "\\text{B. }5\\text{ J}", "\\text{B: } 5", "B) 3 C", "B. 5 A"],
+     ["A. 5 B", "B, C", "B. C", "A. 1, B. 2", "A B", "B or A", "A. 2 and B. 3"]),
     ("\\text{yes}", ["yes", "Yes", "\\text{Yes.}", "\\mathrm{yes}"], ["no", "\\text{not yes}", "y", "yes or no"]),
     ("\\text{east}", ["\\text{east}", "East"], ["\\text{west}", "\\text{northeast}", "east west"]),
     ("(-\\infty, 0) \\text{ and increasing}", ["(-\\infty, 0) \\text{ and increasing}"],
