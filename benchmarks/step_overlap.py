@@ -6,7 +6,8 @@ stage, every stage waiting for the whole batch. Prints medians and ratios of one
 
 Then, with the engine and the policy on a core each, MEL that explores ahead, against the time that its own tokens
 take at GRPO's rates: sampled tokens at the rate of GRPO's exploring, trained tokens at the rate of GRPO's learning,
-the larger of the two because the halves overlap. What is above 1 is the chain of rollout, draft and replay.
+the larger of the two because the halves overlap. GRPO's rates are taken twice: where its halves alternate, so that each
+has the machine to itself, and where they overlap as MEL's do.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from mel_ray.records.trajectory import Prompt
 
 OVERLAPPED: dict[str, tuple[str, ...]] = {
     "grpo": ("mel.enabled=false",),
+    "grpo_capacity_1": ("mel.enabled=false", "driver.capacity=1"),
     "mel_capacity_1": ("driver.capacity=1",),
     "mel_partial": ("driver.capacity=1", "driver.publish=in_flight", "rollout.partial=true"),
 }
@@ -109,22 +111,27 @@ def total(arm: Arm, *names: str) -> float:
     return sum(row.get(name, 0.0) for row in arm.steps for name in names)
 
 
+def rates(arm: Arm) -> tuple[float, float]:
+    """Tokens sampled per second of exploring, and trained on per second of learning."""
+    sampled = total(arm, *SAMPLED) / total(arm, "time/explore")
+    return sampled, total(arm, "tokens/trained") / total(arm, "time/train", "time/publish")
+
+
 def against_own_tokens(arms: dict[str, Arm]) -> dict[str, float]:
-    grpo = arms["grpo"]
-    sampled_per_s = total(grpo, *SAMPLED) / total(grpo, "time/explore")
-    trained_per_s = total(grpo, "tokens/trained") / total(grpo, "time/train", "time/publish")
-    figures = {"grpo_confined_step_s": grpo.seconds, "grpo_sampled_per_s": sampled_per_s}
-    figures["grpo_trained_per_s"] = trained_per_s
     for arm in arms.values():
         phases = {name: arm.median(f"time/{name}") for name in ("explore", "wait", "room", "train", "publish")}
         print(f"{arm.name}: " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in phases.items()))
-    for name in ("mel_capacity_1", "mel_partial"):
-        arm = arms[name]
-        halves = total(arm, *SAMPLED) / sampled_per_s, total(arm, "tokens/trained") / trained_per_s
-        own, taken = max(halves), total(arm, "time/step")
-        print(f"{name}: {taken:.1f} s; its sampled tokens take {halves[0]:.1f} s at GRPO's rate and its trained "
-              f"tokens {halves[1]:.1f} s: {taken / own:.2f}x")  # fmt: skip
-        figures |= {f"{name}_step_s": arm.seconds, f"{name}_over_own_tokens": taken / own}
+    figures = {f"{name}_confined_step_s": arm.seconds for name, arm in arms.items()}
+    for base in ("grpo", "grpo_capacity_1"):
+        sampled_per_s, trained_per_s = rates(arms[base])
+        figures |= {f"{base}_sampled_per_s": sampled_per_s, f"{base}_trained_per_s": trained_per_s}
+        for name in ("mel_capacity_1", "mel_partial"):
+            arm = arms[name]
+            halves = total(arm, *SAMPLED) / sampled_per_s, total(arm, "tokens/trained") / trained_per_s
+            ratio = total(arm, "time/step") / max(halves)
+            print(f"{name}: {total(arm, 'time/step'):.1f} s; at the rates of {base} its sampled tokens take "
+                  f"{halves[0]:.1f} s and its trained tokens {halves[1]:.1f} s: {ratio:.2f}x")  # fmt: skip
+            figures[f"{name}_over_own_tokens_at_{base}"] = ratio
     return figures
 
 
