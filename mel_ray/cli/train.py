@@ -7,9 +7,11 @@ from pathlib import Path
 
 from mel_ray.cli.app import EXIT_CODES, INTERRUPTED, Ended, asks_for_help, failed, heed_signals
 from mel_ray.cli.check import check, checked_and_prepared, requested_config
+from mel_ray.config.driving_checks import find_correction_problems
 from mel_ray.config.load import to_yaml
 from mel_ray.config.schema import Config
 from mel_ray.data.prepare import Prepared
+from mel_ray.driver.batches import Waiting
 from mel_ray.driver.state import RunState
 from mel_ray.records.ports import Sink
 from mel_ray.records.problem import ConfigError, Problem, counted
@@ -41,16 +43,35 @@ def read_state(checkpoint: Path | None, config: Config) -> RunState:
         return RunState()
     try:
         state = RunState.read(checkpoint)
-    except (OSError, ValueError, KeyError) as error:
-        why = f"the checkpoint {checkpoint} cannot be read ({error})"
-        raise ConfigError(
-            [Problem("run.resume", config.run.resume, why, "remove it to continue from an older one")]
-        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError([_damaged(checkpoint, config, error)]) from error
     is_exported = (checkpoint.parents[1] / "export" / "config.json").exists()
     if state.step > config.run.steps or (state.step == config.run.steps and is_exported):
         why = f"run '{config.run.name}' already has {counted(state.step, 'step')}"
         raise ConfigError([Problem("run.steps", config.run.steps, why, "raise it to train further")])
     return state
+
+
+def read_waiting(checkpoint: Path | None, config: Config, state: RunState) -> Waiting:
+    """
+    Raises:
+        ConfigError: what was explored ahead is damaged, or nothing would correct it.
+    """
+    if checkpoint is None:
+        return Waiting()
+    try:
+        waiting = Waiting.read(checkpoint, state.waiting)
+    except ValueError as error:
+        raise ConfigError([_damaged(checkpoint, config, error)]) from error
+    if waiting.asked and not config.is_off_policy and any(find_correction_problems(config)):
+        why = "the checkpoint holds questions that were explored ahead, and nothing would correct for their age"
+        raise ConfigError([Problem("run.resume", config.run.resume, why, "set algorithm.importance_cap=2")])
+    return waiting
+
+
+def _damaged(checkpoint: Path, config: Config, error: Exception) -> Problem:
+    why = f"the checkpoint {checkpoint} cannot be read ({error})"
+    return Problem("run.resume", config.run.resume, why, "remove it to continue from an older one")
 
 
 def make_sinks(config: Config, folder: RunFolder, done: int) -> list[Sink]:
@@ -70,10 +91,10 @@ def make_sinks(config: Config, folder: RunFolder, done: int) -> list[Sink]:
 
 
 async def run_steps(
-    config: Config, prepared: Prepared, folder: RunFolder, checkpoint: Path | None, state: RunState
+    config: Config, prepared: Prepared, folder: RunFolder, checkpoint: Path | None, state: RunState, waiting: Waiting
 ) -> None:
     """Run until the steps are done; `state` tells at any time what has been done."""
-    from mel_ray.driver.batches import WaitingBatches, waiting_in
+    from mel_ray.driver.batches import WaitingBatches
     from mel_ray.driver.loop import Watch
     from mel_ray.driver.wiring import Pools, connected_to_ray, make_loop
     from mel_ray.evaluation.journal import RunJournals
@@ -88,8 +109,8 @@ async def run_steps(
         status = "failed"
         try:
             archive = RunArchive(folder, pools.store, config.observe.trajectories, config.run.seed)
-            waiting = await waiting_in(checkpoint, pools.store) if checkpoint else []
-            loop = make_loop(config, pools, prepared.prompts.prompts, archive, state, waiting)
+            ahead = waiting.put_into(pools.store)
+            loop = make_loop(config, pools, prepared.prompts.prompts, archive, state, ahead)
             memory = loop.learner.memory
             if checkpoint is not None:
                 await memory.load(checkpoint)
@@ -123,6 +144,7 @@ def train(arguments: Sequence[str]) -> None:
     prepared = checked_and_prepared(config)
     config, folder, checkpoint = open_run(config, prepared.weight_bytes)
     state = read_state(checkpoint, config)
+    waiting = read_waiting(checkpoint, config, state)
     folder.config.write_text(to_yaml(config))
     folder.rewind(state.step if checkpoint else -1)
     print(f"run folder: {folder.path}", flush=True)
@@ -134,7 +156,7 @@ def train(arguments: Sequence[str]) -> None:
         print(f"continuing after step {state.step} from {checkpoint.name}", flush=True)
     status, ended = "done", None
     try:
-        asyncio.run(run_steps(config, prepared, folder, checkpoint, state))
+        asyncio.run(run_steps(config, prepared, folder, checkpoint, state, waiting))
     except (KeyboardInterrupt, asyncio.CancelledError):
         status, ended = "interrupted", Ended(INTERRUPTED, f"mel_ray interrupted after step {state.step}")
     except BaseException as error:

@@ -104,12 +104,22 @@ def _correction(algorithm: AlgorithmConfig) -> Iterator[Problem]:
     elif algorithm.denominator == "sampled" and cap is not None:
         why = "the ratio is taken to the sampled logprobs already, so an importance weight would correct a second time"
         yield Problem("algorithm.importance_cap", cap, why, "set it to null, or algorithm.denominator=proximal")
+    if cap is None and (algorithm.importance_mode, algorithm.importance_level) != ("truncate", "token"):
+        key = "importance_level" if algorithm.importance_mode == "truncate" else "importance_mode"
+        why = "without algorithm.importance_cap there are no importance weights"
+        yield Problem(f"algorithm.{key}", getattr(algorithm, key), why, "set the cap too, or leave it out")
     if floor is not None and cap is None:
         why = "without algorithm.importance_cap there are no importance weights"
         yield Problem("algorithm.importance_floor", floor, why, "set the cap too; IcePop uses 0.5 and 5")
     elif floor is not None and cap is not None and floor >= cap:
         why = f"it must lie below algorithm.importance_cap={cap:g}"
         yield Problem("algorithm.importance_floor", floor, why, "lower it; IcePop uses 0.5 and 5")
+    elif cap is not None and cap < 1:
+        why = "samples of the policy itself have the weight 1, so all of them would be changed"
+        yield Problem("algorithm.importance_cap", cap, why, "use at least 1; TIS uses 2")
+    elif floor is not None and floor > 1:
+        why = "samples of the policy itself have the weight 1, so all of them would be changed"
+        yield Problem("algorithm.importance_floor", floor, why, "use at most 1; IcePop uses 0.5")
 
 
 def context_problems(config: Config) -> Iterator[Problem]:

@@ -153,7 +153,7 @@ class DataConfig(Section):
 class RewardPart(Section):
     """One part of the reward; a bare number stands for its weight."""
 
-    weight: float = 1.0
+    weight: float = Field(1.0, allow_inf_nan=True)
     """Factor of the part's value in the reward."""
     function: str | None = None
     """Your own part as package.module:function; null is the built-in part of this name, or that of reward.function."""

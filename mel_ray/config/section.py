@@ -11,7 +11,9 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 class Section(BaseModel):
     """Frozen; unknown keys are refused; the string below a key is its sentence, which `mel keys` prints."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 @dataclass(frozen=True, slots=True)

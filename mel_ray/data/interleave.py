@@ -121,6 +121,9 @@ class MixedStream:
     def position(self) -> int:
         return self._turns.position
 
+    def __len__(self) -> int:
+        return sum(map(len, self._prompts))
+
     def take(self, count: int) -> list[Prompt]:
         return [self._next() for _ in range(count)]
 

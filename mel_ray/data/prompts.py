@@ -121,5 +121,8 @@ class PromptStream:
     def position(self) -> int:
         return self._cursor.position
 
+    def __len__(self) -> int:
+        return len(self._prompts)
+
     def take(self, count: int) -> list[Prompt]:
         return [self._prompts[index] for index in self._cursor.take(count)]

@@ -2,15 +2,17 @@
 
 Three ways. Fixed: the next questions of the data. Dynamic sampling: the shortest stretch of the data that holds enough
 mixed groups (DAPO, arXiv 2503.14476). Partial: the first questions to be done; the others go on and belong to a later
-batch. The first failure cancels all.
+batch, the last one at the latest. No question is twice in a batch. The first failure cancels all.
 """
 
 import asyncio
 import math
 import pickle
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from mel_ray.config.schema import Config
 from mel_ray.driver.state import RunState
@@ -46,19 +48,26 @@ class Batches:
     def __init__(self, explore: Explore, data: Data, config: Config, asked: Iterable[Asked] = ()) -> None:
         self._explore, self._data, self._config = explore, data, config
         self.asked = list(asked)
+        self._is_dynamic = config.algorithm.dynamic_sampling.enabled
+        if config.rollout.partial:
+            self._release_unfinished_batches()
         self._done = max((one.done for one in self.asked), default=-1)
-        self._turn = asyncio.Lock()  # where one batch must be closed before it is known what the next one holds
+        self._lock = asyncio.Lock()
         self._under_way: dict[Asked, asyncio.Task[None]] = {}  # of partial batches
         self._ended: asyncio.Queue[Asked] = asyncio.Queue()  # of these
+
+    @property
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """Held while a batch is gathered: one at a time, where it must be closed before it is known what the next one
+        holds."""
+        return self._lock if self._config.rollout.partial or self._is_dynamic else nullcontext()
 
     async def batch(self, step: int) -> list[Asked]:
         """The questions of a step's batch, explored, in the order of the data."""
         if self._config.rollout.partial:
-            async with self._turn:
-                return await self._first(step)
-        if self._config.algorithm.dynamic_sampling.enabled:
-            async with self._turn:
-                return await self._mixed(step)
+            return await self._first(step)
+        if self._is_dynamic:
+            return await self._mixed(step)
         return await self._fixed(step)
 
     def hand_over(self, batch: Sequence[Asked]) -> list[Explored]:
@@ -67,7 +76,7 @@ class Batches:
         taken = set(batch)
         self.asked = [one for one in self.asked if one not in taken]
         explored = [one.explored for one in batch if one.explored is not None]
-        if not self._config.algorithm.dynamic_sampling.enabled:
+        if not self._is_dynamic:
             return explored
         return [one for one in explored if is_mixed(one)] + [_filtered(one) for one in explored if not is_mixed(one)]
 
@@ -80,7 +89,8 @@ class Batches:
     # -- the three ways
 
     async def _fixed(self, step: int) -> list[Asked]:
-        own = self._of(step) or self._ask(step, self._config.rollout.prompts_per_step, step)
+        self._ask(step, self._config.rollout.prompts_per_step - len(self._of(step)), step)
+        own = self._of(step)
         async with asyncio.TaskGroup() as group:
             for one in own:
                 group.create_task(self._run(one))
@@ -97,11 +107,9 @@ class Batches:
                 ask()
 
             def ask() -> None:
-                missing = min(most, count + sum(one.is_silent for one in own)) - len(own)
-                if missing > 0:
-                    more = self._ask(step, missing, step)
-                    own.extend(more)
-                    start(more)
+                more = self._ask(step, min(most, count + sum(one.is_silent for one in own)) - len(own), step)
+                own.extend(more)
+                start(more)
 
             def start(questions: Sequence[Asked]) -> None:
                 for one in questions:
@@ -113,10 +121,10 @@ class Batches:
 
     async def _first(self, step: int) -> list[Asked]:
         """As many questions are under way as a batch holds and `rollout.oversample` more; the batch is closed as soon
-        as it is full."""
+        as it is full. The last batch of a run waits for all that are under way."""
         if own := self._of(step):
             return own  # it was closed before the run was interrupted
-        is_dynamic, count = self._config.algorithm.dynamic_sampling.enabled, self._config.rollout.prompts_per_step
+        count, is_last = self._config.rollout.prompts_per_step, step >= self._config.run.steps
         window = count + math.ceil(count * self._config.rollout.oversample)
         window = min(window, count * max(1, self._config.run.steps - step + 1))  # nothing is left over at the end
         while True:
@@ -124,16 +132,22 @@ class Batches:
                 self._settle(self._ended.get_nowait())
             open_to = [one for one in self.asked if one.batch is None]
             done = sorted((one for one in open_to if one.explored is not None), key=lambda one: one.done)
-            silent = [one for one in done if one.is_silent] if is_dynamic else []
-            if len(done) - len(silent) >= count or (is_dynamic and len(done) >= self._most):
+            silent = [one for one in done if one.is_silent] if self._is_dynamic else []
+            is_full = len(done) - len(silent) >= count or (self._is_dynamic and len(done) >= self._most)
+            if is_full and not (is_last and len(done) < len(open_to)):
                 break
-            missing = window + len(silent) - len(open_to)
-            for one in [*open_to, *(self._ask(step, missing) if missing > 0 else ())]:
+            if not is_full:
+                most = len(self._data) if self._is_dynamic else window
+                open_to += self._ask(step, min(window + len(silent), most) - len(open_to))
+            for one in open_to:
                 if one.explored is None and one not in self._under_way:
                     self._begin(one)
-            for _ in range(1 if is_dynamic else count - len(done)):  # until then nothing more is asked
-                self._settle(await self._ended.get())
-        chosen = {*[one for one in done if one not in silent][:count], *silent}
+            if not self._under_way:
+                break  # the data holds no other questions
+            for _ in range(1 if self._is_dynamic or is_full else min(count - len(done), len(self._under_way))):
+                self._settle(await self._ended.get())  # until then nothing more is asked
+        mixed = [one for one in done if one not in silent]
+        chosen = {*(mixed if is_last else mixed[:count]), *silent}
         batch = [one for one in self.asked if one in chosen]
         for one in batch:
             one.batch = step
@@ -143,20 +157,50 @@ class Batches:
         self._under_way[one] = asyncio.create_task(self._run(one))
         self._under_way[one].add_done_callback(lambda _: self._ended.put_nowait(one))
 
+    def _release_unfinished_batches(self) -> None:
+        """A run that was not partial may have left some: their questions belong to whichever batch comes first."""
+        unfinished = {one.batch for one in self.asked if one.explored is None}
+        for one in self.asked:
+            if one.batch in unfinished:
+                one.batch = None
+
     def _settle(self, one: Asked) -> None:
         self._under_way.pop(one).result()  # raises what the question raised
 
     @property
     def _most(self) -> int:
-        return int(self._config.rollout.prompts_per_step * self._config.algorithm.dynamic_sampling.max_factor)
+        most = int(self._config.rollout.prompts_per_step * self._config.algorithm.dynamic_sampling.max_factor)
+        return min(most, len(self._data))
 
     def _of(self, step: int) -> list[Asked]:
         return [one for one in self.asked if one.batch == step]
 
     def _ask(self, step: int, count: int, batch: int | None = None) -> list[Asked]:
-        more = [Asked(step, prompt, batch) for prompt in self._data.take(count)]
+        """More questions for a batch, or for whichever comes first; fewer where the data holds no others.
+
+        Questions that a partial run left come first.
+        """
+        if count <= 0:
+            return []
+        left = [one for one in self.asked if one.batch is None][:count] if batch is not None else []
+        for one in left:
+            one.batch = batch
+        known = {one.prompt.question_id for one in self.asked if one.batch == batch}
+        more = [Asked(step, prompt, batch) for prompt in self._unlike(known, count - len(left))]
         self.asked += more
-        return more
+        return [*left, *more]
+
+    def _unlike(self, known: set[str], count: int) -> list[Prompt]:
+        """The next questions of the data that are not known yet, which become known."""
+        found: list[Prompt] = []
+        for _ in range(2 * len(self._data)):  # each question comes at least once in two epochs
+            if len(found) == count:
+                break
+            for prompt in self._data.take(count - len(found)):
+                if prompt.question_id not in known:
+                    known.add(prompt.question_id)
+                    found.append(prompt)
+        return found
 
     async def _run(self, one: Asked) -> None:
         if one.explored is None:
@@ -179,6 +223,7 @@ class WaitingBatches:
     async def save(self, folder: Path) -> None:
         self._state.position = self._data.position
         asked = [replace(one) for one in self._batches.asked]
+        self._state.waiting = len(asked)
         if not asked:
             return
         refs = list(dict.fromkeys(ref for one in asked for row in one.explored or () for ref in _refs(row)))
@@ -188,14 +233,34 @@ class WaitingBatches:
             pickle.dump(([_referring(one, numbers) for one in asked], records), stream)
 
 
-async def waiting_in(folder: Path, store: ObjectStore) -> list[Asked]:
-    """What a checkpoint's run had explored ahead; nothing where it was on policy."""
-    if not (folder / FILE).exists():
-        return []
-    with (folder / FILE).open("rb") as stream:
-        asked, records = pickle.load(stream)  # our own checkpoint
-    refs: dict[Ref | None, Ref | None] = {number: store.put(record) for number, record in enumerate(records)}
-    return [_referring(one, refs) for one in asked]
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What a checkpoint's run had explored ahead, not yet in the object store."""
+
+    asked: Sequence[Asked] = ()
+    records: Sequence[Any] = ()
+
+    @classmethod
+    def read(cls, folder: Path, count: int) -> "Waiting":
+        """`count`: how many questions the state says there are.
+
+        Raises:
+            ValueError: the file is missing or damaged.
+        """
+        if not count:
+            return cls()
+        try:
+            with (folder / FILE).open("rb") as stream:
+                asked, records = pickle.load(stream)  # our own checkpoint
+            if len(asked) == count:
+                return cls(asked, records)
+        except Exception as error:  # a damaged pickle may raise anything
+            raise ValueError(f"{FILE}: {error}") from error
+        raise ValueError(f"{FILE} holds {len(asked)} questions and not {count}")
+
+    def put_into(self, store: ObjectStore) -> list[Asked]:
+        refs: dict[Ref | None, Ref | None] = {number: store.put(record) for number, record in enumerate(self.records)}
+        return [_referring(one, refs) for one in self.asked]
 
 
 def _refs(row: Row) -> list[Ref]:

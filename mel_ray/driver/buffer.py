@@ -41,9 +41,10 @@ class Buffer:
         return self.batches.hand_over(batch)
 
     async def _explored(self, step: int) -> tuple[list[Asked], float]:
-        started = time.monotonic()
         try:
-            return await self.batches.batch(step), time.monotonic() - started
+            async with self.batches.turn:
+                started = time.monotonic()
+                return await self.batches.batch(step), time.monotonic() - started
         finally:
             self._running -= 1
             self._idle_since = time.monotonic()

@@ -70,7 +70,7 @@ class Replayed:
     @asynccontextmanager
     async def publishing(self, version: int) -> AsyncIterator[None]:
         async with self._changed:
-            await self._changed.wait_for(lambda: not any(n for of, n in self._left.items() if of < version))
+            await self._changed.wait_for(lambda: not any(n > 0 for of, n in self._left.items() if of < version))
         yield
         async with self._changed:
             self._version = version

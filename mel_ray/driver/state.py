@@ -12,20 +12,22 @@ from mel_ray.records.reports import STATE_FILE
 class RunState:
     """`step` is the last finished step; `position` the number of prompts taken by then; `version` that of the weights.
 
-    What was explored ahead is kept apart (driver/batches.py). Readable at any time, also after an interruption: it
-    changes when a step is complete.
+    What was explored ahead is kept apart (driver/batches.py); `waiting` says how many questions that are. Readable at
+    any time, also after an interruption: it changes when a step is complete.
     """
 
     step: int = 0
     position: int = 0
     version: int = 0
     ledger: Ledger = field(default_factory=Ledger)
+    waiting: int = 0
 
     def finish_step(self, step: int, position: int, version: int, ledger: Ledger) -> None:
         self.step, self.position, self.version, self.ledger = step, position, version, self.ledger + ledger
 
     def write(self, folder: Path) -> None:
-        data = {"step": self.step, "position": self.position, "version": self.version, "ledger": self.ledger.as_dict()}
+        numbers = {name: getattr(self, name) for name in ("step", "position", "version", "waiting")}
+        data = numbers | {"ledger": self.ledger.as_dict()}
         (folder / STATE_FILE).write_text(json.dumps(data))
 
     @classmethod
@@ -36,4 +38,4 @@ class RunState:
         """
         data = json.loads((folder / STATE_FILE).read_text())
         ledger = Ledger.from_dict(data["ledger"])
-        return cls(data["step"], data["position"], data["version"], ledger)
+        return cls(data["step"], data["position"], data["version"], ledger, data.get("waiting", 0))

@@ -170,7 +170,8 @@ def order_of(config: Config, state: RunState, waiting: Sequence[Asked]) -> Order
     """That of `run.replay_order`, without what has been sampled already."""
     if config.run.replay_order is None:
         return AsItComes()
-    steps = read_order(replayed_order(config), after=state.step)
+    order = read_order(replayed_order(config))
+    steps = {step: sampled for step, sampled in order.items() if state.step < step <= config.run.steps}
     for one in waiting:
         if one.explored is not None:
             for sample in versions_of(one.explored):

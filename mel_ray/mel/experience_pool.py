@@ -5,7 +5,7 @@ engine's continuous batch and for nothing else.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,8 +22,8 @@ from mel_ray.mel.pairing import select_pairs
 from mel_ray.mel.registry import PAIR_CHOICES
 from mel_ray.mel.writer import Sample, Writer
 from mel_ray.records.experience import Draft
-from mel_ray.records.ports import Lender, Sampler, Turn
-from mel_ray.records.row import Row, RowKind, correct, incorrect, row_of_draft, rows_of_group
+from mel_ray.records.ports import Engine, Lender, Sampler, Turn
+from mel_ray.records.row import Ref, Row, RowKind, correct, incorrect, row_of_draft, rows_of_group
 from mel_ray.records.trajectory import Group, Prompt, Sampling, derive_seed
 
 Drafts = tuple[Draft, ...]
@@ -96,21 +96,27 @@ class ExperiencePool:
     async def abstract(self, judged: Sequence[Row], step: int) -> tuple[Row, ...]:
         """M ~ pi(. | I, x, y+, y-) for each selected pair (MEL Eqs. 2-5), parsed and checked for leaks."""
         group = stored(judged[0].ref, Group)
-        async with self._engines.lease(self._mel.pairs_per_group, Turn.STARTED) as engine:
+
+        def ask(engine: Engine) -> Awaitable[tuple[Ref, tuple[Row, ...]]]:
             what = f"abstraction of question {judged[0].question_id} on {engine.name}"
-            ref, rows = await self._next().ask_stored(
+            return self._next().ask_stored(
                 ExperienceActor.abstract, self._deadlines.generate, what, group, judged, step, engine.sampler
             )
+
+        ref, rows = await self._engines.on_engine(self._mel.pairs_per_group, Turn.STARTED, ask)
         return tuple(replace(row, ref=ref) for row in rows)
 
     async def replay(self, draft: Row, step: int) -> tuple[Row, ...]:
         """y_val ~ pi(. | x, M): the question again, with M in the prompt (MEL Eq. 6)."""
         drafts: Drafts = stored(draft.ref, tuple)
-        async with self._engines.lease(self._mel.replays, Turn.STARTED) as engine:
+
+        def ask(engine: Engine) -> Awaitable[tuple[Ref, tuple[Row, ...]]]:
             what = f"replay of question {draft.question_id} on {engine.name}"
-            ref, rows = await self._next().ask_stored(
+            return self._next().ask_stored(
                 ExperienceActor.replay, self._deadlines.generate, what, drafts, draft.index, step, engine.sampler
             )
+
+        ref, rows = await self._engines.on_engine(self._mel.replays, Turn.STARTED, ask)
         return tuple(replace(row, ref=ref) for row in rows)
 
     def kill(self) -> None:

@@ -1,10 +1,9 @@
 """What the driver and the pools need of each other, as protocols: the pools implement them on Ray, tests in memory."""
 
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Sequence
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from mel_ray.records.evaluation import Answered, Benchmark
 from mel_ray.records.reports import DeviceFacts, EvalReport, StepReport, UpdateReport
@@ -12,12 +11,18 @@ from mel_ray.records.row import Ref, Row
 from mel_ray.records.step import OptimizerStep, Shards, TrainSettings
 from mel_ray.records.trajectory import Floats, Group, Prompt, Sampling
 
+T = TypeVar("T")
+
 
 class Data(Protocol):
     """Where prompts come from, in a fixed order; `position` is the number taken so far."""
 
     @property
     def position(self) -> int: ...
+
+    def __len__(self) -> int:
+        """How many different questions there are."""
+        ...
 
     def take(self, count: int) -> list[Prompt]: ...
 
@@ -144,7 +149,7 @@ class Engines(Protocol):
 class Lender(Protocol):
     """Lends engines to those who sample, the least loaded one first; waits while all are full."""
 
-    def lease(self, sequences: int, turn: Turn) -> AbstractAsyncContextManager[Engine]: ...
+    async def on_engine(self, sequences: int, turn: Turn, ask: Callable[[Engine], Awaitable[T]]) -> T: ...
 
 
 class WeightSource(Protocol):

@@ -10,11 +10,11 @@ import asyncio
 import heapq
 import itertools
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 
@@ -27,10 +27,11 @@ from mel_ray.data.chat import ChatTokenizer
 from mel_ray.records import ports
 from mel_ray.records.ports import Turn
 from mel_ray.records.reports import EngineClock
-from mel_ray.records.row import Row, rows_of_group
+from mel_ray.records.row import Ref, Row, rows_of_group
 from mel_ray.records.trajectory import Group, Prompt, Sampling
 from mel_ray.rollout.vllm_engine import EngineSettings, VllmEngine
 
+T = TypeVar("T")
 HANDED_OUT = 2  # times what an engine can run at once, so that it can fill every slot as soon as a sequence ends
 
 
@@ -170,6 +171,21 @@ class EnginePool:
         finally:
             await self._give_back(engine, sequences)
 
+    async def on_engine(self, sequences: int, turn: Turn, ask: Callable[[Engine], Awaitable[T]]) -> T:
+        """What `ask` gives with a lent engine. It is asked again where that engine was replaced in the meantime; the
+        seeds are the same.
+
+        Raises:
+            PoolError: raised by `ask`, and the engine is still in use.
+        """
+        while True:
+            async with self.lease(sequences, turn) as engine:
+                try:
+                    return await ask(engine)
+                except PoolError:
+                    if any(one is engine for one in self.engines):
+                        raise
+
     async def _admitted(self, sequences: int, turn: Turn) -> Engine:
         waiting = Waiting(turn, next(self._tickets), sequences, asyncio.get_running_loop().create_future())
         heapq.heappush(self._queue, waiting)
@@ -209,7 +225,8 @@ class EnginePool:
             await self._empty.wait_for(lambda: not any(engine.running for engine in self.engines))
 
     async def pause(self) -> None:
-        """Freeze every engine between two of its steps."""
+        """Freeze every engine between two of its steps, and hand out none until `resume`."""
+        self._is_open = False
         if not self._is_frozen:
             self._is_frozen = True
             await asyncio.gather(*(engine.pause() for engine in self.engines))
@@ -227,7 +244,8 @@ class EnginePool:
         return not engine.running or engine.running + sequences <= HANDED_OUT * self._cluster.rollout.max_sequences
 
     async def restart(self, engine: ports.Engine) -> None:
-        """Replace an engine that must not be used any more; the new one still needs weights."""
+        """Replace an engine that must not be used any more. The new one still needs weights, so no engine may be
+        handed out until `resume`; what the old one was sampling is asked again."""
         index = next(number for number, one in enumerate(self.engines) if one is engine)
         self.engines[index].handle.kill()
         self.engines[index] = self._start(index)
@@ -245,9 +263,12 @@ class RolloutPool:
         self._engines, self._seconds = engines, seconds
 
     async def generate(self, prompt: Prompt, sampling: Sampling, turn: Turn = Turn.NEW) -> tuple[Row, ...]:
-        async with self._engines.lease(sampling.count, turn) as engine:
-            what = f"rollout of question {prompt.question_id}"
-            ref, rows = await engine.handle.ask_stored(EngineActor.generate, self._seconds, what, prompt, sampling)
+        what = f"rollout of question {prompt.question_id}"
+
+        def ask(engine: Engine) -> Awaitable[tuple[Ref, tuple[Row, ...]]]:
+            return engine.handle.ask_stored(EngineActor.generate, self._seconds, what, prompt, sampling)
+
+        ref, rows = await self._engines.on_engine(sampling.count, turn, ask)
         return tuple(replace(row, ref=ref) for row in rows)
 
 

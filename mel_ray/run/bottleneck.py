@@ -6,6 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from mel_ray.run.metrics_file import read_metrics
+from mel_ray.run.stored_config import read_stored_config
 
 PHASES = ("time/step", "time/explore", "time/train", "time/publish", "time/wait", "time/room")
 NOTICEABLE = 0.1  # share of a step
@@ -53,18 +54,14 @@ def gain_text(means: dict[str, float]) -> str:
 
 def last_alternating_run(directory: Path, model: str) -> tuple[str, dict[str, float]] | None:
     """The newest run below a directory that trained this model without overlap, and its phases."""
-    from omegaconf import OmegaConf
-
     files = sorted(directory.glob("*/metrics.jsonl"), key=lambda file: file.stat().st_mtime, reverse=True)
     for file in files[:20]:
         try:
-            stored = OmegaConf.load(file.with_name("config.yaml"))
-            is_alike = OmegaConf.select(stored, "model.path") == model and not OmegaConf.select(
-                stored, "driver.capacity"
-            )
+            stored = read_stored_config(file.with_name("config.yaml"))
+            is_alike = stored["model"]["path"] == model and not stored.get("driver", {}).get("capacity")
             means = phase_means(read_metrics(file)) if is_alike else None
-        except (OSError, ValueError):
-            continue
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # a damaged folder
         if means:
             return file.parent.name, means
     return None

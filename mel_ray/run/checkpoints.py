@@ -31,11 +31,6 @@ def _sync(path: Path) -> None:
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint below `folder`, or None."""
-    pointer = folder / LATEST
-    if pointer.exists():
-        named = folder / pointer.read_text().strip()
-        if (named / STATE_FILE).exists():
-            return named
     complete = sorted(path.parent for path in folder.glob(f"step-*/{STATE_FILE}"))
     return complete[-1] if complete else None
 
@@ -49,24 +44,27 @@ class Checkpoints:
     async def save(self, state: State) -> None:
         name = f"step-{state.step:06d}"
         final, partial = self._folder / name, self._folder / f".{name}.partial"
-        if (final / STATE_FILE).exists():
-            return
-        for leftover in (partial, final):
-            if leftover.exists():
-                shutil.rmtree(leftover)
-        partial.mkdir(parents=True)
-        for saver in self._savers:
-            await saver.save(partial)
-        state.write(partial)
-        for file in partial.rglob("*"):
-            _sync(file)
-        partial.rename(final)
+        if not (final / STATE_FILE).exists():
+            await self._write(state, partial)
+            if final.exists():
+                shutil.rmtree(final)
+            partial.rename(final)
         pointer = self._folder / f".{LATEST}.partial"
         pointer.write_text(name)
         _sync(pointer)
         pointer.rename(self._folder / LATEST)
         _sync(self._folder)
         self._prune()
+
+    async def _write(self, state: State, folder: Path) -> None:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        for saver in self._savers:
+            await saver.save(folder)
+        state.write(folder)
+        for file in folder.rglob("*"):
+            _sync(file)
 
     def _prune(self) -> None:
         complete = sorted(path.parent for path in self._folder.glob(f"step-*/{STATE_FILE}"))

@@ -169,9 +169,17 @@ def replayed_order(config: Config) -> Path:
     return (below if below.path.exists() else RunFolder(Path(name))).order
 
 
+def _replay_problems(config: Config) -> list[Problem]:
+    file = replayed_order(config)
+    if config.run.name and file.parent.resolve() == (Path(config.run.dir) / config.run.name).resolve():
+        remedy = "give this run another name"
+        return [Problem("run.replay_order", config.run.replay_order, "a run cannot repeat itself", remedy)]
+    return list(find_order_problems(config, file))
+
+
 def find_run_problems(config: Config) -> list[Problem]:
     """Why a run of this name cannot be begun or continued, or none be repeated; nothing is written."""
-    if config.run.replay_order is not None and (found := list(find_order_problems(config, replayed_order(config)))):
+    if config.run.replay_order is not None and (found := _replay_problems(config)):
         return found
     name, folder = config.run.name, RunFolder(Path(config.run.dir) / str(config.run.name))
     if not name or not folder.config.exists():

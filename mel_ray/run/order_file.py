@@ -5,12 +5,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from mel_ray.config.schema import Config
 from mel_ray.records.ports import Sample
 from mel_ray.records.problem import Problem
 from mel_ray.records.row import Row, attempts, drafts
+from mel_ray.run.stored_config import read_stored_config
 
 
 def versions_of(rows: Iterable[Row]) -> dict[Sample, int]:
@@ -30,17 +29,16 @@ def order_line(step: int, rows: Iterable[Row]) -> str:
     return json.dumps({"step": step, "sampled": [[*sample, version] for sample, version in versions_of(rows).items()]})
 
 
-def read_order(file: Path, after: int) -> dict[int, dict[Sample, int]]:
-    """Of every complete step after a step.
+def read_order(file: Path) -> dict[int, dict[Sample, int]]:
+    """By step. A last line that was cut off by the end of the process is ignored.
 
     Raises:
         ValueError, KeyError, TypeError: the file is damaged.
     """
     steps: dict[int, dict[Sample, int]] = {}
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8").split("\n")[:-1]:
         row: dict[str, Any] = json.loads(line)
-        if row["step"] > after:
-            steps[row["step"]] = {(question_id, what): version for question_id, what, version in row["sampled"]}
+        steps[int(row["step"])] = {(name, what): int(version) for name, what, version in row["sampled"]}
     return steps
 
 
@@ -54,21 +52,30 @@ def find_order_problems(config: Config, file: Path) -> Iterator[Problem]:
     """
     name = config.run.replay_order
     try:
-        read_order(file, after=0)
-        stored: Any = OmegaConf.to_container(OmegaConf.load(file.with_name("config.yaml")))
+        steps, stored = read_order(file), read_stored_config(file.with_name("config.yaml"))
     except FileNotFoundError as error:
         why = f"there is no order of arrival: {error.filename} is missing"
         yield Problem("run.replay_order", name, why, "name a run in run.dir, or the folder of one")
         return
     except (ValueError, KeyError, TypeError, OSError) as error:
         yield Problem(
-            "run.replay_order", name, f"{file} cannot be read ({error})", "repeat another run, or leave it out"
+            "run.replay_order", name, f"{file.parent} cannot be read ({error})", "repeat another run, or leave it out"
         )
         return
     own = config.model_dump(mode="json")
     pairs = [(section, stored.get(section), own[section]) for section in SAMPLED_BY]
-    for key, theirs, mine in [*pairs, ("run.seed", stored.get("run", {}).get("seed"), config.run.seed)]:
-        yield from _differences(key, theirs, mine, f"run {name} cannot be repeated with it, because that run had")
+    run = stored.get("run", {})
+    pairs += [("run.seed", run.get("seed"), config.run.seed), ("run.steps", run.get("steps"), config.run.steps)]
+    problems = [
+        problem
+        for key, theirs, mine in pairs
+        for problem in _differences(key, theirs, mine, f"run {name} cannot be repeated with it, because that run had")
+    ]
+    missing = [step for step in range(1, config.run.steps + 1) if step not in steps]
+    if missing and not problems:
+        why = f"run {name} is not finished: step {missing[0]} of {config.run.steps} is missing in {file.name}"
+        problems.append(Problem("run.replay_order", name, why, "finish that run with run.resume=auto first"))
+    yield from problems
 
 
 def _differences(key: str, theirs: Any, mine: Any, words: str) -> Iterator[Problem]:

@@ -5,9 +5,8 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.simulated import Store
-from benchmarks.simulated_time import simulate
 from mel_ray.config.load import to_yaml
-from mel_ray.driver.batches import WaitingBatches, waiting_in
+from mel_ray.driver.batches import Waiting, WaitingBatches
 from mel_ray.driver.order import DifferentRun
 from mel_ray.driver.state import RunState
 from mel_ray.driver.wiring import order_of
@@ -73,6 +72,7 @@ def test_a_replay_of_another_run_ends_with_a_sentence(tmp_path, difference):
         ("driver.capacity=0", "driver.capacity=0: run first cannot be repeated with it, because that run had 2."),
         ("mel.enabled=false", "mel.enabled=False: run first cannot be repeated with it, because that run had True."),
         ("run.seed=3", "run.seed=3: run first cannot be repeated with it, because that run had 0."),
+        ("run.steps=4", "run.steps=4: run first cannot be repeated with it, because that run had 6."),
     ],
 )  # fmt: skip
 def test_a_run_that_would_wait_for_samples_of_another_configuration_is_not_begun(tmp_path, difference, sentence):
@@ -80,7 +80,7 @@ def test_a_run_that_would_wait_for_samples_of_another_configuration_is_not_begun
     write_order(run(small(*AHEAD), QUICK), folder.path)
     folder.config.write_text(to_yaml(small(*AHEAD)))
     assert find_run_problems(replaying(tmp_path, *AHEAD)) == []
-    assert find_run_problems(replaying(tmp_path, *AHEAD, "run.steps=4", "cluster.rollout.engines=7")) == []
+    assert find_run_problems(replaying(tmp_path, *AHEAD, "cluster.rollout.engines=7")) == []
     (problem,) = find_run_problems(replaying(tmp_path, *AHEAD, difference))
     assert sentence in str(problem)
 
@@ -92,6 +92,62 @@ def test_an_order_that_is_missing_or_damaged_is_a_problem(tmp_path):
     RunFolder(tmp_path / "first").order.write_text("{\n")
     (problem,) = find_run_problems(replaying(tmp_path))
     assert "cannot be read" in str(problem)
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1", "run: 3", "3", "\x00", ""])
+def test_a_damaged_configuration_of_the_other_run_is_a_problem(tmp_path, text):
+    write_order(run(small(*AHEAD), QUICK), tmp_path / "first")
+    RunFolder(tmp_path / "first").config.write_text(text)
+    problems = find_run_problems(replaying(tmp_path, *AHEAD))
+    assert problems and ("cannot be read" in str(problems[0]) or "that run had None" in str(problems[0]))
+
+
+@pytest.mark.parametrize("kept", [0, 4])
+def test_a_run_that_is_not_finished_cannot_be_repeated(tmp_path, kept):
+    folder = RunFolder(tmp_path / "first")
+    write_order(run(small(*AHEAD), QUICK), folder.path)
+    folder.config.write_text(to_yaml(small(*AHEAD)))
+    lines = folder.order.read_text().splitlines(keepends=True)
+    folder.order.write_text("".join(lines[:kept]) + lines[kept][:20])  # killed while it wrote the next
+    (problem,) = find_run_problems(replaying(tmp_path, *AHEAD))
+    assert f"run first is not finished: step {kept + 1} of 6 is missing" in str(problem)
+    assert "finish that run" in problem.remedy
+
+
+def test_a_run_cannot_repeat_itself(tmp_path):
+    folder = RunFolder(tmp_path / "first")
+    write_order(run(small(*AHEAD), QUICK), folder.path)
+    folder.config.write_text(to_yaml(small(*AHEAD)))
+    (problem,) = find_run_problems(replaying(tmp_path, *AHEAD, "run.name=first", "run.resume=auto"))
+    assert "a run cannot repeat itself" in str(problem)
+
+
+@pytest.mark.parametrize("capacity", [0, 1, 2])
+def test_fewer_steps_of_another_run_do_not_wait_for_those_that_never_come(tmp_path, capacity):
+    first = run(small(*AHEAD, f"driver.capacity={capacity}"), QUICK)
+    write_order(first, tmp_path / "first")
+    config = replaying(tmp_path, *AHEAD, f"driver.capacity={capacity}", "run.steps=3")
+    again = run(config, SLOW, order=order_of(config, RunState(), ()))
+    assert again.error is None
+    assert what_was_learned(again) == {step: what_was_learned(first)[step] for step in (1, 2, 3)}
+
+
+@pytest.mark.parametrize("questions", [7, 10, 30])
+@pytest.mark.parametrize("capacity", [0, 2])
+def test_with_dynamic_sampling_no_question_is_twice_in_a_step_and_its_order_can_be_repeated(
+    tmp_path, questions, capacity
+):
+    options = (*AHEAD, f"driver.capacity={capacity}", "algorithm.dynamic_sampling.enabled=true", "run.steps=12")
+    first = run(small(*options), QUICK, questions=questions)
+    assert first.error is None
+    for rows in first.archive.steps.values():
+        samples = [(row.question_id, row.index) for row in attempts(rows)]
+        assert len(samples) == len(set(samples))
+    write_order(first, tmp_path / "first")
+    config = replaying(tmp_path, *options)
+    again = run(config, SLOW, order=order_of(config, RunState(), ()), questions=questions)
+    assert again.error is None
+    assert what_was_learned(again) == what_was_learned(first)
 
 
 def test_meta_experience_that_the_other_run_did_not_write_is_a_difference(tmp_path):
@@ -129,8 +185,9 @@ def test_an_order_that_is_written_is_read_again(tmp_path):
     seen = run(small(*AHEAD), QUICK)
     write_order(seen, tmp_path)
     file = RunFolder(tmp_path).order
-    assert read_order(file, after=0) == {step: versions_of(rows) for step, rows in seen.archive.steps.items()}
-    assert sorted(read_order(file, after=4)) == [5, 6]
+    assert read_order(file) == {step: versions_of(rows) for step, rows in seen.archive.steps.items()}
+    file.write_text(file.read_text() + '{"step": 7, "sam')
+    assert sorted(read_order(file)) == [1, 2, 3, 4, 5, 6]  # the half-written line is none
 
 
 def test_an_order_holds_everything_that_was_sampled():
@@ -152,7 +209,7 @@ def test_a_damaged_order_is_an_error(tmp_path, line):
     file = tmp_path / "order.jsonl"
     file.write_text(line + "\n")
     with pytest.raises((ValueError, KeyError, TypeError)):
-        read_order(file, after=0)
+        read_order(file)
 
 
 # -- resuming
@@ -171,7 +228,8 @@ def interrupted(config, tmp_path, at=2, speeds=QUICK):
 
 
 def resumed(config, tmp_path, speeds=QUICK, order_for=None):
-    state, waiting = RunState.read(tmp_path), simulate(waiting_in(tmp_path, Store()))
+    state = RunState.read(tmp_path)
+    waiting = Waiting.read(tmp_path, state.waiting).put_into(Store())
     order = order_of(order_for, state, waiting) if order_for else None
     before = [replace(one) for one in waiting]
     return run(config, speeds, state=state, waiting=waiting, order=order), before
@@ -213,6 +271,38 @@ def test_what_was_explored_before_an_interruption_is_trained_and_not_sampled_aga
     assert len({*first, *learned}) == len(first) + len(learned)
     if "partial" not in mode:
         assert [*first, *learned] == [name for step in whole.archive.steps for name in whole.questions(step)]
+
+
+@pytest.mark.parametrize("dynamic", ["false", "true"])
+@pytest.mark.parametrize(("before", "after"), [("drain", "partial"), ("partial", "drain")])
+def test_a_run_may_become_partial_or_whole_again_and_nothing_explored_is_lost(tmp_path, before, after, dynamic):
+    options = (*AHEAD, "driver.stale=train", f"algorithm.dynamic_sampling.enabled={dynamic}")
+    whole = interrupted(small(*options, *MODES[before]), tmp_path)
+    rest, waiting = resumed(small(*options, *MODES[after]), tmp_path)
+    assert rest.error is None
+    assert any(one.explored is not None for one in waiting)
+    names = [name for step in rest.archive.steps for name in rest.questions(step)]
+    assert {one.prompt.question_id for one in waiting} <= set(names)
+    assert rest.left == []
+    if dynamic == "false":
+        assert [len(rest.questions(step)) for step in rest.archive.steps] == [3] * 4
+    done = {one.prompt.question_id for one in waiting if one.explored is not None}
+    assert done.isdisjoint(ref.question_id for ref in rest.simulation.world.sampled)
+    first = [name for step in (1, 2) for name in whole.questions(step)]
+    assert len({*first, *names}) == len(first) + len(names)
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing", "other"])
+def test_what_was_explored_ahead_is_missed_where_it_is_damaged(tmp_path, damage):
+    interrupted(small(*AHEAD), tmp_path)
+    state, file = RunState.read(tmp_path), tmp_path / "explored.pickle"
+    assert state.waiting
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:300])
+    elif damage == "missing":
+        file.unlink()
+    with pytest.raises(ValueError, match=r"explored\.pickle"):
+        Waiting.read(tmp_path, state.waiting + (damage == "other"))
 
 
 def test_on_policy_nothing_waits_and_nothing_is_written(tmp_path):

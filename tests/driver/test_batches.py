@@ -1,12 +1,15 @@
 """driver/batches.py: which questions make up a batch when they are done at different times, in virtual time."""
 
 import asyncio
+from random import Random
+from unittest import mock
 
 import pytest
 
 from benchmarks.simulated_time import simulate
 from mel_ray.data.prompts import PromptStream
 from mel_ray.driver.batches import Batches
+from mel_ray.driver.buffer import Buffer
 from mel_ray.records.ledger import TrajectoryFate
 from tests.driver.simulations import small
 from tests.unit.builders import exploration, prompt
@@ -111,6 +114,38 @@ def test_what_is_handed_over_is_no_longer_asked_and_silent_groups_are_filtered()
         assert batches.asked == []
         fates = [{row.fate for row in rows} for rows in explored]
         assert fates == [{None}, {None}, {TrajectoryFate.FILTERED}]  # those that are trained first
+
+    simulate(main())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_last_partial_batch_with_dynamic_sampling_gives_nothing_up(seed):
+    random = Random(seed)
+    seconds = [random.choice([1, 2, 9]) for _ in range(60)]
+    questions = Questions(seconds, [random.choice(["cc", "ww", "cw"]) for _ in seconds])
+    found, left = gathered(questions, 4, *PARTIAL, *DYNAMIC, "rollout.prompts_per_step=2",
+                           "algorithm.dynamic_sampling.max_factor=2")  # fmt: skip
+    assert left == []
+    assert sorted(n for numbers, _ in found for n in numbers) == sorted(questions.asked)
+
+
+@pytest.mark.parametrize("mode", [DYNAMIC, (*PARTIAL, *DYNAMIC)])
+def test_dynamic_sampling_of_all_questions_there_are_ends(mode):
+    questions = Questions([1] * 5, ["cc"] * 5)
+    found, _ = gathered(questions, 1, *mode, "rollout.prompts_per_step=2")  # at most six, and there are five
+    assert found[0][0] == [0, 1, 2, 3, 4]
+
+
+def test_time_is_counted_from_when_a_batch_may_be_gathered():
+    async def main():
+        batches = Batches(Questions([5] * 9).explore, Questions([5] * 9).data(), small(*DYNAMIC))
+        buffer = Buffer(batches, capacity=1, last=4)
+        with mock.patch("time.monotonic", asyncio.get_running_loop().time):
+            await buffer.take(1)
+            assert buffer.explored_in == 5
+            await buffer.take(2)
+            assert buffer.explored_in == 5
+        await buffer.close()
 
     simulate(main())
 

@@ -1,6 +1,7 @@
 """driver/buffer.py: how far ahead is explored, and what the clock says of it, in virtual time."""
 
 import asyncio
+from contextlib import nullcontext
 
 import pytest
 
@@ -10,6 +11,8 @@ from mel_ray.driver.buffer import Buffer
 
 class Timed:
     """Batches that take the given seconds."""
+
+    turn = nullcontext()
 
     def __init__(self, *seconds):
         self.seconds, self.begun, self.is_closed = seconds, [], False

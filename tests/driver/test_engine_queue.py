@@ -2,11 +2,13 @@
 
 import asyncio
 from random import Random
+from unittest import mock
 
 import pytest
 
-from benchmarks.simulated_engines import EngineRates, SimulatedPool
+from benchmarks.simulated_engines import EngineRates, SimulatedEngine, SimulatedPool
 from benchmarks.simulated_time import simulate
+from mel_ray.actors.handles import PoolError
 from mel_ray.records.ports import Turn
 from tests.driver.simulations import small
 
@@ -107,6 +109,52 @@ def test_draining_does_not_wait_for_one_who_gave_up(is_admitted):
         await engines.drain()
         await running
         assert order == []
+        assert not engines.engines[0].running
+
+    simulate(main())
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+def test_an_engine_that_is_replaced_during_a_pause_is_handed_nothing_and_its_work_is_asked_again(is_running):
+    async def main():
+        engines, asked = pool("cluster.rollout.engines=2"), []
+        old = engines.engines[0]
+        old.handle = mock.Mock()
+
+        async def ask(engine):
+            asked.append((engine.name, engine is old, engines._is_frozen))
+            await asyncio.sleep(5)
+            if engine is old:
+                raise PoolError("its process died")
+            return engine
+
+        tasks = [asyncio.create_task(engines.on_engine(2, Turn.NEW, ask)) for _ in range(2 * is_running)]
+        await asyncio.sleep(1)
+        await engines.pause()
+        tasks += [asyncio.create_task(engines.on_engine(2, Turn.NEW, ask)) for _ in range(3)]
+        with mock.patch.object(SimulatedEngine, "ready", asyncio.sleep, create=True):
+            old_ready = asyncio.create_task(engines.restart(old))
+            await asyncio.sleep(10)
+        old_ready.cancel()
+        assert len(asked) == len([one for one in asked if not one[2]])  # while it is paused nothing is asked
+        assert not engines.engines[0].running
+        await engines.resume()
+        found = await asyncio.gather(*tasks)
+        assert old not in found
+        assert len(asked) == len(tasks) + is_running
+
+    simulate(main())
+
+
+def test_a_failure_of_an_engine_that_stays_is_a_failure():
+    async def main():
+        engines = pool()
+
+        async def ask(engine):
+            raise PoolError("its process died")
+
+        with pytest.raises(PoolError):
+            await engines.on_engine(2, Turn.NEW, ask)
         assert not engines.engines[0].running
 
     simulate(main())

@@ -186,6 +186,16 @@ async def test_an_incomplete_checkpoint_is_never_the_latest(tmp_path):
     assert latest_checkpoint(tmp_path).name == "step-000009"
 
 
+async def test_a_save_that_was_cut_before_the_pointer_moved_is_finished_by_the_next(tmp_path):
+    checkpoints = Checkpoints(tmp_path, 2, [FakePolicy(World({}))])
+    await checkpoints.save(RunState(step=8))
+    await checkpoints.save(RunState(step=9))
+    (tmp_path / "latest").write_text("step-000008")
+    assert latest_checkpoint(tmp_path).name == "step-000009"
+    await checkpoints.save(RunState(step=9))
+    assert (tmp_path / "latest").read_text() == "step-000009"
+
+
 async def test_a_state_that_cannot_be_read_is_an_error(tmp_path):
     for content in (None, "{", '{"step": 1}'):
         if content is not None:

@@ -52,6 +52,10 @@ def test_the_last_run_that_alternated_with_this_model_is_found(tmp_path):
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row(2, 1, 3.5)) + "\n" for _ in range(3)))
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "metrics.jsonl").write_text("{")
+    for number, text in enumerate(("- 1", "a: [", "model: 3", "model: {}", "driver: []")):
+        (tmp_path / f"damaged-{number}").mkdir()
+        (tmp_path / f"damaged-{number}" / "config.yaml").write_text(text)
+        (tmp_path / f"damaged-{number}" / "metrics.jsonl").write_text(json.dumps(row(2, 1, 3.5)) + "\n")
     found = last_alternating_run(tmp_path, "a")
     assert found is not None and found[0] == "mine" and found[1]["time/explore"] == 2
     assert last_alternating_run(tmp_path, "c") is None
