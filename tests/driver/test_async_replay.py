@@ -5,11 +5,13 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.simulated import Store
+from mel_ray.cli.train import read_waiting
 from mel_ray.config.load import to_yaml
 from mel_ray.driver.batches import Waiting, WaitingBatches
 from mel_ray.driver.order import DifferentRun
 from mel_ray.driver.state import RunState
 from mel_ray.driver.wiring import order_of
+from mel_ray.records.problem import ConfigError
 from mel_ray.records.row import attempts
 from mel_ray.run.folder import RunFolder, find_run_problems
 from mel_ray.run.order_file import order_line, read_order, versions_of
@@ -303,6 +305,17 @@ def test_what_was_explored_ahead_is_missed_where_it_is_damaged(tmp_path, damage)
         file.unlink()
     with pytest.raises(ValueError, match=r"explored\.pickle"):
         Waiting.read(tmp_path, state.waiting + (damage == "other"))
+
+
+def test_what_was_explored_ahead_is_not_trained_on_where_nothing_would_correct_for_its_age(tmp_path):
+    interrupted(small(*AHEAD), tmp_path)
+    state = RunState.read(tmp_path)
+    uncorrected = small("driver.capacity=0", "algorithm.epochs=2")
+    with pytest.raises(ConfigError, match="nothing would correct for their age"):
+        read_waiting(tmp_path, uncorrected, state)
+    for config in (small(*AHEAD), small("driver.capacity=0"), small("algorithm.epochs=2", "algorithm.importance_cap=2")):
+        assert len(read_waiting(tmp_path, config, state).asked) == state.waiting
+    assert read_waiting(None, uncorrected, RunState()) == Waiting()
 
 
 def test_on_policy_nothing_waits_and_nothing_is_written(tmp_path):
