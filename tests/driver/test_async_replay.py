@@ -313,7 +313,11 @@ def test_what_was_explored_ahead_is_not_trained_on_where_nothing_would_correct_f
     uncorrected = small("driver.capacity=0", "algorithm.epochs=2")
     with pytest.raises(ConfigError, match="nothing would correct for their age"):
         read_waiting(tmp_path, uncorrected, state)
-    for config in (small(*AHEAD), small("driver.capacity=0"), small("algorithm.epochs=2", "algorithm.importance_cap=2")):
+    for config in (
+        small(*AHEAD),
+        small("driver.capacity=0"),
+        small("algorithm.epochs=2", "algorithm.importance_cap=2"),
+    ):
         assert len(read_waiting(tmp_path, config, state).asked) == state.waiting
     assert read_waiting(None, uncorrected, RunState()) == Waiting()
 
