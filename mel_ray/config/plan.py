@@ -1,7 +1,7 @@
 """From configuration to the plan of a run: pools, what their actors ask of Ray, batch arithmetic, disk space."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mel_ray.config.schema import Config
@@ -60,6 +60,10 @@ class Plan:
             KeyError: the run has no such pool.
         """
         return {pool.name: pool for pool in self.pools}[name]
+
+    def only(self, *names: str) -> "Plan":
+        """The same plan with these pools alone."""
+        return replace(self, pools=tuple(pool for pool in self.pools if pool.name in names))
 
     def __contains__(self, name: str) -> bool:
         return any(pool.name == name for pool in self.pools)

@@ -15,8 +15,9 @@ from typing import Protocol
 import ray
 
 from mel_ray.actors.object_store import RayStore
+from mel_ray.actors.placement import Placement
 from mel_ray.config.checks import find_resource_problems
-from mel_ray.config.plan import Machine, make_plan, this_machine
+from mel_ray.config.plan import Machine, Plan, make_plan, this_machine
 from mel_ray.config.schema import Config
 from mel_ray.data.interleave import stream_of
 from mel_ray.driver.batches import Asked, Batches
@@ -92,23 +93,31 @@ class SamplingPools:
     def __init__(self, config: Config, model_folder: Path, logs: Path | None) -> None:
         self.config, self._model_folder, self._logs = config, model_folder, logs
         self.plan, self.store, cluster = make_plan(config), RayStore(), config.cluster
+        self._placement = Placement(self._placed_plan())
         self._rollout_engines = self._engine_pool("rollout")
         self.rollout = RolloutPool(self._rollout_engines, cluster.deadlines.generate)
-        self.rewards = VerifierPool(self.plan.pool("verifier"), cluster, config.reward, logs, config.rollout.max_tokens)
+        self.rewards = VerifierPool(
+            self.plan.pool("verifier"), cluster, config.reward, logs, config.rollout.max_tokens, self._placement
+        )
         self.evaluator = Evaluator(config, self.rollout, self.rewards)
+
+    def _placed_plan(self) -> Plan:
+        return self.plan.only("rollout", "verifier")
 
     def _engine_pool(self, name: str) -> EnginePool:
         config = self.config
         settings = EngineSettings.of(config, self._model_folder)
-        return EnginePool(self.plan.pool(name), settings, config.model, config.cluster, self._logs)
+        return EnginePool(self.plan.pool(name), settings, config.model, config.cluster, self._logs, self._placement)
 
     async def ready(self) -> None:
+        await self._placement.ready(self.config.cluster.deadlines.start)
         await asyncio.gather(self._rollout_engines.ready(), self.rewards.ready())
 
     def kill(self) -> None:
         """End every actor at once, for those who keep Ray running."""
         self._rollout_engines.kill()
         self.rewards.kill()
+        self._placement.remove()
 
 
 class Pools(SamplingPools):
@@ -120,17 +129,20 @@ class Pools(SamplingPools):
         if "experience-engine" in self.plan:
             self._engine_pools.append(self._engine_pool("experience-engine"))
         self.engines = AllEngines(self._engine_pools, config.cluster.rollout.tensor_parallel)
-        self.experience = self.experience_pool(config)
+        self.experience = self.experience_pool(config, self._placement)
         settings, cluster = PolicySettings.of(config, model_folder), config.cluster
-        self.policy = PolicyPool(self.plan.pool("policy"), settings, cluster.deadlines, logs)
+        self.policy = PolicyPool(self.plan.pool("policy"), settings, cluster.deadlines, logs, self._placement)
         self.publisher = WeightPublisher(
             self.policy, self.engines, transport_of(cluster), cluster.rollout.tensor_parallel, cluster.weight_delta
         )
 
-    def experience_pool(self, config: Config) -> ExperiencePool:
+    def _placed_plan(self) -> Plan:
+        return self.plan
+
+    def experience_pool(self, config: Config, placement: Placement | None = None) -> ExperiencePool:
         """An experience pool on this run's engines; its options may differ from those of the other pools."""
         plan, lent = self.plan.pool("experience"), self._engine_pools[-1]
-        return ExperiencePool(plan, config, self._model_folder, lent, self._logs)
+        return ExperiencePool(plan, config, self._model_folder, lent, self._logs, placement)
 
     @property
     def _all(self) -> list[Startable]:
@@ -138,6 +150,7 @@ class Pools(SamplingPools):
 
     async def ready(self, checkpoint: Path | None = None) -> None:
         """Wait until every actor has loaded, restore the policy, and connect it to the engines."""
+        await self._placement.ready(self.config.cluster.deadlines.start)
         async with asyncio.TaskGroup() as starting:
             for pool in self._all:
                 starting.create_task(pool.ready())
@@ -148,6 +161,7 @@ class Pools(SamplingPools):
     def kill(self) -> None:
         for pool in self._all:
             pool.kill()
+        self._placement.remove()
 
 
 def make_loop(

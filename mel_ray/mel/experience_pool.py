@@ -7,12 +7,12 @@ engine's continuous batch and for nothing else.
 import asyncio
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import ray
 
 from mel_ray.actors.handles import Handle, stored
+from mel_ray.actors.placement import Placement, options_of
 from mel_ray.actors.process import redirect_output, runtime_env
 from mel_ray.config.cluster import DeadlineConfig
 from mel_ray.config.plan import PoolPlan
@@ -72,18 +72,22 @@ class ExperienceActor:
 class ExperiencePool:
     """The experience actors, and the engines they are lent: their own, or the rollout pool's."""
 
-    def __init__(self, plan: PoolPlan, config: Config, folder: Path, engines: Lender, logs: Path | None) -> None:
+    def __init__(
+        self, plan: PoolPlan, config: Config, folder: Path, engines: Lender, logs: Path | None,
+        placement: Placement | None = None,
+    ) -> None:  # fmt: skip
         self._engines, self._mel = engines, config.mel
         self._deadlines: DeadlineConfig = config.cluster.deadlines
         log = logs / "experience.log" if logs else None
         environment = runtime_env(threads=plan.threads)
-        actor = ray.remote(ExperienceActor).options(num_cpus=plan.cpus, max_concurrency=10_000, runtime_env=environment)
-        start = partial(
-            actor.remote, config.mel, config.model, str(folder), config.run.seed, self._deadlines.generate, log
-        )
-        self.writers: list[Handle[ExperienceActor]] = [
-            Handle(f"{plan.name}-{n}", start(), log) for n in range(plan.actors)
-        ]
+        actor = ray.remote(ExperienceActor).options(max_concurrency=10_000, runtime_env=environment)
+        given = config.mel, config.model, str(folder), config.run.seed, self._deadlines.generate, log
+
+        def start(number: int) -> Handle[ExperienceActor]:
+            started = actor.options(**options_of(plan, number, placement)).remote(*given)
+            return Handle(f"{plan.name}-{number}", started, log)
+
+        self.writers = [start(number) for number in range(plan.actors)]
         self._turn = 0
 
     async def ready(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import ray
 
 from mel_ray.actors.handles import Handle, PoolError
+from mel_ray.actors.placement import Placement, options_of
 from mel_ray.actors.process import CPU_POLICY_ENV, redirect_output, runtime_env
 from mel_ray.config.cluster import DeadlineConfig
 from mel_ray.config.plan import PoolPlan
@@ -102,15 +103,21 @@ R = TypeVar("R")
 class PolicyPool:
     """As many ranks as the plan says. Rank 0 sends weights to the engines (`records/ports.py:WeightSource`)."""
 
-    def __init__(self, plan: PoolPlan, settings: PolicySettings, deadlines: DeadlineConfig, logs: Path | None) -> None:
+    def __init__(
+        self, plan: PoolPlan, settings: PolicySettings, deadlines: DeadlineConfig, logs: Path | None,
+        placement: Placement | None = None,
+    ) -> None:  # fmt: skip
         self.ranks, self.facts = plan.actors, DeviceFacts()
         self._settings, self._deadlines = settings, deadlines
         environment = runtime_env(CPU_POLICY_ENV if settings.device == "cpu" else {}, threads=plan.threads)
-        actor = ray.remote(PolicyActor).options(num_cpus=plan.cpus, num_gpus=plan.gpus, runtime_env=environment)
-        files = [logs / f"{plan.name}-{rank}.log" if logs else None for rank in range(plan.actors)]
-        self.handles: list[Handle[PolicyActor]] = [
-            Handle(f"{plan.name} rank {rank}", actor.remote(settings, log), log) for rank, log in enumerate(files)
-        ]
+        actor = ray.remote(PolicyActor).options(runtime_env=environment)
+
+        def start(rank: int) -> Handle[PolicyActor]:
+            log = logs / f"{plan.name}-{rank}.log" if logs else None
+            started = actor.options(**options_of(plan, rank, placement)).remote(settings, log)
+            return Handle(f"{plan.name} rank {rank}", started, log)
+
+        self.handles = [start(rank) for rank in range(plan.actors)]
 
     async def ready(self) -> None:
         """Join the ranks and load the model on all of them."""

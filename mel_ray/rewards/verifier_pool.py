@@ -12,6 +12,7 @@ from pathlib import Path
 import ray
 
 from mel_ray.actors.handles import Handle, stored
+from mel_ray.actors.placement import Placement, options_of
 from mel_ray.actors.process import redirect_output, runtime_env
 from mel_ray.config.plan import PoolPlan
 from mel_ray.config.schema import ClusterConfig, RewardConfig
@@ -45,17 +46,22 @@ class VerifierPool:
     """
 
     def __init__(
-        self, plan: PoolPlan, cluster: ClusterConfig, reward: RewardConfig, logs: Path | None, max_tokens: int = 0
-    ) -> None:
+        self, plan: PoolPlan, cluster: ClusterConfig, reward: RewardConfig, logs: Path | None, max_tokens: int = 0,
+        placement: Placement | None = None,
+    ) -> None:  # fmt: skip
         judging = VerifierSettings(
             cluster.verifier.deadline, reward.extract, reward.function, reward.parts, max_tokens=max_tokens
         )
         self._deadlines = cluster.deadlines
         log = logs / "verifier.log" if logs else None
-        actor = ray.remote(VerifierActor).options(num_cpus=plan.cpus, runtime_env=runtime_env(threads=plan.threads))
-        self.judges: list[Handle[VerifierActor]] = [
-            Handle(f"{plan.name}-{index}", actor.remote(judging, log), log) for index in range(plan.actors)
-        ]
+        environment, actor = runtime_env(threads=plan.threads), ray.remote(VerifierActor)
+
+        def start(index: int) -> Handle[VerifierActor]:
+            options = options_of(plan, index, placement)
+            started = actor.options(runtime_env=environment, **options).remote(judging, log)
+            return Handle(f"{plan.name}-{index}", started, log)
+
+        self.judges = [start(index) for index in range(plan.actors)]
         self._free: asyncio.Queue[Handle[VerifierActor]] = asyncio.Queue()
         for judge in self.judges:
             self._free.put_nowait(judge)

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import ray
 
 from mel_ray.actors.handles import Handle, PoolError
+from mel_ray.actors.placement import Placement, options_of
 from mel_ray.actors.process import CPU_ENGINE_ENV, ENGINE_ENV, redirect_output, runtime_env
 from mel_ray.config.cluster import DeadlineConfig
 from mel_ray.config.plan import PoolPlan
@@ -136,9 +137,11 @@ class EnginePool:
     """As many engines as the plan says."""
 
     def __init__(
-        self, plan: PoolPlan, settings: EngineSettings, model: ModelConfig, cluster: ClusterConfig, logs: Path | None
-    ) -> None:
+        self, plan: PoolPlan, settings: EngineSettings, model: ModelConfig, cluster: ClusterConfig, logs: Path | None,
+        placement: Placement | None = None,
+    ) -> None:  # fmt: skip
         self._plan, self._settings, self._model, self._cluster, self._logs = plan, settings, model, cluster, logs
+        self._placement = placement
         self._queue: list[Waiting] = []
         self._tickets = itertools.count()
         self._is_open, self._is_frozen, self._empty = True, False, asyncio.Condition()
@@ -149,9 +152,8 @@ class EnginePool:
         name = f"{plan.name}-{index}"
         log = self._logs / f"{name}.log" if self._logs else None
         environment = runtime_env(ENGINE_ENV, CPU_ENGINE_ENV if is_cpu else {}, threads=plan.threads)
-        actor = ray.remote(EngineActor).options(
-            num_cpus=plan.cpus, num_gpus=plan.gpus, max_concurrency=10_000, runtime_env=environment
-        )
+        options = options_of(plan, index, self._placement)
+        actor = ray.remote(EngineActor).options(max_concurrency=10_000, runtime_env=environment, **options)
         handle: Handle[EngineActor] = Handle(name, actor.remote(self._settings, self._model, log), log)
         return Engine(handle, self._cluster.deadlines)
 

@@ -68,6 +68,8 @@ def _arguments(settings: EngineSettings) -> dict[str, Any]:
         "weight_transfer_config": {"backend": f"mel_{settings.transport}"},
         "worker_extension_cls": EXTENSION,
         "tensor_parallel_size": settings.tensor_parallel,
+        # In a placement group vLLM would otherwise start Ray actors of its own, which have no resources there.
+        "distributed_executor_backend": "uni" if settings.tensor_parallel == 1 else "mp",
     }
     if settings.device == "cpu":
         # A prompt prefilled in two pieces would rewind its seeded generator, which CPU generators cannot do.
