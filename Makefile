@@ -3,6 +3,10 @@ VENV ?= .venv
 PYTHON ?= python3
 RUN = $(VENV)/bin/python
 STAMP = $(VENV)/.ready
+# The demo and the tests run on CPU. Where `make setup` takes the CUDA build, they have the CPU build in another place.
+HAS_GPU := $(shell test -e /proc/driver/nvidia/version && echo yes)
+CPU_VENV ?= $(if $(HAS_GPU),.venv-cpu,$(VENV))
+CPU_RUN = $(CPU_VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -17,11 +21,17 @@ $(STAMP): pyproject.toml launch/setup.sh
 	@PYTHON=$(PYTHON) bash launch/setup.sh $(VENV)
 	@touch $(STAMP)
 
-demo: setup ## train the embedded default with meta-experience and print where the report is
-	@$(RUN) -m mel_ray.main $(ARGS)
+ifneq ($(CPU_VENV),$(VENV))
+$(CPU_VENV)/.ready: pyproject.toml launch/setup.sh
+	@PYTHON=$(PYTHON) MEL_RAY_EXTRA=cpu bash launch/setup.sh $(CPU_VENV)
+	@touch $@
+endif
 
-test: setup ## all tests that need no GPU (under 20 minutes on two cores)
-	@$(RUN) -m pytest $(ARGS)
+demo: $(CPU_VENV)/.ready ## train the embedded default with meta-experience and print where the report is
+	@$(CPU_RUN) -m mel_ray.main $(ARGS)
+
+test: $(CPU_VENV)/.ready ## all tests that need no GPU (under 20 minutes on two cores)
+	@$(CPU_RUN) -m pytest -m "not gpu" $(ARGS)
 
 test-differential: ## our losses and estimators against TRL, verl and OpenRLHF, in .venv-peers
 	@PYTHON=$(PYTHON) bash launch/peers_setup.sh .venv-peers

@@ -1,20 +1,40 @@
 #!/usr/bin/env bash
-# SLURM: a Ray cluster over the job's nodes, then one training run. A starting point; not run yet.
+# SLURM: a Ray cluster over the job's nodes, then one training run. Tested with stub commands only.
 #   sbatch --nodes=2 --gpus-per-node=8 launch/slurm.sh model=qwen3_8b_base cluster=2x8 run.dir=/shared/runs
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=48
 set -euo pipefail
 source "${MEL_RAY_VENV:-.venv}/bin/activate"
-nodes=($(scontrol show hostnames "$SLURM_JOB_NODELIST"))
-head=${nodes[0]}
-address=$(srun --nodes=1 --ntasks=1 -w "$head" hostname --ip-address | awk '{print $1}')
+export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-48} # since SLURM 22.05 srun does not inherit it
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}
+export RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper=true
 [ -s "$RAY_AUTH_TOKEN_PATH" ] ||
   (umask 077; mkdir -p "$(dirname "$RAY_AUTH_TOKEN_PATH")"; python -c 'import secrets; print(secrets.token_hex(32), end="")' > "$RAY_AUTH_TOKEN_PATH")
-srun --nodes=1 --ntasks=1 -w "$head" ray start --head --node-ip-address="$address" --port=6379 --block &
-sleep 15
+
+port=${RAY_HEAD_PORT:-6379}
+patience=${MEL_RAY_NODE_PATIENCE:-600} # seconds for all nodes to join
+nodes=($(scontrol show hostnames "$SLURM_JOB_NODELIST"))
+head=${nodes[0]}
+on() { srun --nodes=1 --ntasks=1 -w "$@"; }
+address=$(on "$head" python -c 'import ray.util; print(ray.util.get_node_ip_address())' | tail -n 1)
+
+started=()
+trap '[ ${#started[@]} -eq 0 ] || kill "${started[@]}" 2>/dev/null || true' EXIT
+on "$head" ray start --head --node-ip-address="$address" --port="$port" --num-cpus="$SRUN_CPUS_PER_TASK" --disable-usage-stats --block &
+started+=($!)
 for node in "${nodes[@]:1}"; do
-  srun --nodes=1 --ntasks=1 -w "$node" ray start --address="$address:6379" --block &
+  # A worker that comes before the head is up is started again.
+  (until on "$node" ray start --address="$address:$port" --num-cpus="$SRUN_CPUS_PER_TASK" --disable-usage-stats --block; do sleep 5; done) &
+  started+=($!)
 done
-sleep 15
-RAY_ADDRESS="$address:6379" python -m mel_ray.main "$@"
+
+alive() { RAY_ADDRESS="$address:$port" python -c 'import ray; ray.init(log_to_driver=False, logging_level="ERROR"); print(sum(n["Alive"] for n in ray.nodes()))' 2>/dev/null | tail -n 1; }
+until [ "$(alive || echo 0)" = "${#nodes[@]}" ]; do
+  if [ "$SECONDS" -gt "$patience" ]; then
+    echo "slurm: after $patience s $(alive || echo 0) of ${#nodes[@]} nodes have joined the Ray cluster at $address:$port" >&2
+    exit 1
+  fi
+  sleep 2
+done
+echo "slurm: ${#nodes[@]} nodes at $address:$port"
+RAY_ADDRESS="$address:$port" python -m mel_ray.main "$@"

@@ -80,12 +80,12 @@ class ExperiencePool:
         self._deadlines: DeadlineConfig = config.cluster.deadlines
         log = logs / "experience.log" if logs else None
         environment = runtime_env(threads=plan.threads)
-        actor = ray.remote(ExperienceActor).options(max_concurrency=10_000, runtime_env=environment)
         given = config.mel, config.model, str(folder), config.run.seed, self._deadlines.generate, log
 
         def start(number: int) -> Handle[ExperienceActor]:
-            started = actor.options(**options_of(plan, number, placement)).remote(*given)
-            return Handle(f"{plan.name}-{number}", started, log)
+            options = options_of(plan, number, placement)
+            actor = ray.remote(ExperienceActor).options(max_concurrency=10_000, runtime_env=environment, **options)
+            return Handle(f"{plan.name}-{number}", actor.remote(*given), log)
 
         self.writers = [start(number) for number in range(plan.actors)]
         self._turn = 0

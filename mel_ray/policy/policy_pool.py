@@ -110,11 +110,11 @@ class PolicyPool:
         self.ranks, self.facts = plan.actors, DeviceFacts()
         self._settings, self._deadlines = settings, deadlines
         environment = runtime_env(CPU_POLICY_ENV if settings.device == "cpu" else {}, threads=plan.threads)
-        actor = ray.remote(PolicyActor).options(runtime_env=environment)
 
         def start(rank: int) -> Handle[PolicyActor]:
             log = logs / f"{plan.name}-{rank}.log" if logs else None
-            started = actor.options(**options_of(plan, rank, placement)).remote(settings, log)
+            options = options_of(plan, rank, placement)
+            started = ray.remote(PolicyActor).options(runtime_env=environment, **options).remote(settings, log)
             return Handle(f"{plan.name} rank {rank}", started, log)
 
         self.handles = [start(rank) for rank in range(plan.actors)]

@@ -54,12 +54,12 @@ class VerifierPool:
         )
         self._deadlines = cluster.deadlines
         log = logs / "verifier.log" if logs else None
-        environment, actor = runtime_env(threads=plan.threads), ray.remote(VerifierActor)
+        environment = runtime_env(threads=plan.threads)
 
         def start(index: int) -> Handle[VerifierActor]:
             options = options_of(plan, index, placement)
-            started = actor.options(runtime_env=environment, **options).remote(judging, log)
-            return Handle(f"{plan.name}-{index}", started, log)
+            actor = ray.remote(VerifierActor).options(runtime_env=environment, **options)
+            return Handle(f"{plan.name}-{index}", actor.remote(judging, log), log)
 
         self.judges = [start(index) for index in range(plan.actors)]
         self._free: asyncio.Queue[Handle[VerifierActor]] = asyncio.Queue()
