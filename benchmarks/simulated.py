@@ -227,7 +227,7 @@ class SimulatedPolicy:
     weight, prompts included."""
 
     def __init__(self, rates: Rates, ranks: int) -> None:
-        self._rates, self.ranks, self.facts = rates, ranks, DeviceFacts()
+        self._rates, self.ranks, self.shards, self.facts = rates, ranks, ranks, DeviceFacts()
         self.updates: list[tuple[OptimizerStep, ...]] | None = []  # None: they are not kept
         self.busy, self.trained = 0.0, 0
 

@@ -52,6 +52,15 @@ class VerifierPoolConfig(Section):
     """Seconds per response after which the judging process is killed and the outcome is a timeout."""
 
 
+class LoraConfig(Section):
+    """Train low-rank adapters on every linear layer instead of the model."""
+
+    rank: int = Field(0, ge=0)
+    """Rank of the adapters; 0 trains the whole model."""
+    alpha: int = Field(32, ge=1)
+    """The adapters' product is scaled by alpha / rank."""
+
+
 class PolicyPoolConfig(Section):
     """ZeRO-3 ranks that train the policy."""
 
@@ -62,13 +71,24 @@ class PolicyPoolConfig(Section):
     threads: int = Field(2, ge=1)
     """CPU threads of each rank."""
     token_budget: int = Field(4096, ge=16)
-    """Size of a microbatch in tokens: its rows times its longest row."""
+    """Size of a microbatch in tokens, padding included."""
+    packing: Literal["rows", "packed"] = "rows"
+    """Pad sequences to the longest of a microbatch (rows), or lay them end to end without padding (packed)."""
+    sequence_parallel: int = Field(1, ge=1)
+    """Ranks that share the tokens of a microbatch (Ulysses); needs packing=packed."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory."""
     logprob_chunk: int = Field(4096, ge=1)
     """Token positions whose logits are in memory at the same time."""
     attention: str = "sdpa"
     """Attention implementation of Transformers."""
+    offload: bool = False
+    """Keep the optimizer's state in host memory and step there; slower, and 12 bytes a parameter less on the device."""
+    sub_group_size: int = Field(1_000_000_000, ge=1)
+    """Parameters that the optimizer steps at once; fewer need less memory beside them."""
+    persistence_threshold: int = Field(100_000, ge=0)
+    """Parameters with fewer elements are kept whole on every rank."""
+    lora: LoraConfig = LoraConfig()
 
 
 class DeadlineConfig(Section):

@@ -102,11 +102,17 @@ class Learner:
         every, mel = self.cfg.observe.gradient_split_every, self.cfg.mel
         weight = experience_weight(mel, step, self.cfg.run.steps)
         is_split_due = every > 0 and step % every == 0
-        return optimizer_steps(minibatches, mel, weight, self.policy.ranks, self._token_budget, is_split_due)
+        return optimizer_steps(
+            minibatches, mel, weight, self.policy.shards, self._token_budget, is_split_due, self._is_packed
+        )
 
     @property
     def _token_budget(self) -> int:
         return self.cfg.cluster.policy.token_budget
+
+    @property
+    def _is_packed(self) -> bool:
+        return self.cfg.cluster.policy.packing == "packed"
 
     # -- scoring passes, where credit or the ratio's denominator needs them
 
@@ -117,7 +123,7 @@ class Learner:
         scored = [row for row in attempts(rows) if row.group >= 0 and row.trained_tokens]
         if not (scored and kl.coefficient and kl.where != "loss"):
             return rows
-        shards = shard(scored, self.policy.ranks, self._token_budget)
+        shards = shard(scored, self.policy.shards, self._token_budget, self._is_packed)
         old, reference = await self._logprobs(shards), await self._logprobs(shards, of_reference=True)
         return [
             replace(row, old_logprobs=old[row.sample], reference_logprobs=reference[row.sample])

@@ -10,9 +10,9 @@ from mel_ray.records.row import Row, RowKind
 from mel_ray.records.step import OptimizerStep, Shards
 
 
-def shard(rows: Sequence[Row], ranks: int, token_budget: int) -> Shards:
+def shard(rows: Sequence[Row], ranks: int, token_budget: int, is_packed: bool = False) -> Shards:
     """`[rank][microbatch]` tuples of rows; fillers are copies with zero weights."""
-    plan = pack([row.length for row in rows], ranks, token_budget)
+    plan = pack([row.length for row in rows], ranks, token_budget, is_packed)
     return tuple(
         tuple(
             tuple(
@@ -41,6 +41,7 @@ def optimizer_steps(
     ranks: int,
     token_budget: int,
     is_split_due: bool = False,
+    is_packed: bool = False,
 ) -> tuple[OptimizerStep, ...]:
     """The optimizer steps of a batch, by how the two objectives are combined; `weight` is that of J_MEL in this
     step.
@@ -55,7 +56,7 @@ def optimizer_steps(
     """
 
     def cut(rows: Sequence[Row]) -> Shards:
-        return shard(rows, ranks, token_budget)
+        return shard(rows, ranks, token_budget, is_packed)
 
     steps = []
     for rows in minibatches:

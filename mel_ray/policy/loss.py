@@ -127,7 +127,8 @@ def importance_weights(
 @dataclass(frozen=True, slots=True)
 class TokenBatch:
     """A microbatch on the device. `ids`: [rows, width]; `predicts`: bool [rows, width - 1], whether a position's next
-    token is trained; the others are aligned, [trained tokens of the microbatch].
+    token is trained; `positions`: [1, width] where sequences are packed into one row, else None; the others are
+    aligned, [trained tokens of the microbatch].
 
     `rows` is the row of each token, ascending. `old_logprobs`: under the policy before the update; None: the current
     ones, detached. `versions`: of the weights that sampled each token; None: unknown.
@@ -143,6 +144,7 @@ class TokenBatch:
     old_logprobs: Tensor | None = None
     reference_logprobs: Tensor | None = None
     versions: Tensor | None = None
+    positions: Tensor | None = None
 
     def before_update(self, logprobs: Tensor) -> Tensor:
         """Logprobs under the policy before the update; `logprobs` are the current ones."""

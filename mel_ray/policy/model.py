@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mel_ray.policy.loss import TokenBatch
+from mel_ray.policy.sequence_parallel import SequenceParallel
 from mel_ray.records.step import TOKEN_FIELDS, TrainSequence
 
 Head = Callable[[Tensor], Tensor]
@@ -58,26 +59,68 @@ Microbatch = Sequence[TrainSequence]
 class PolicyModel(nn.Module):
     """A causal LM with its head applied to trained tokens alone, a piece at a time."""
 
-    def __init__(self, causal_lm: nn.Module, pieces: int, temperature: float) -> None:
+    def __init__(
+        self, causal_lm: nn.Module, pieces: int, temperature: float, parallel: SequenceParallel | None = None
+    ) -> None:
         super().__init__()
         self.causal_lm = causal_lm
-        self._pieces, self._temperature = pieces, temperature
+        self._pieces, self._temperature, self._parallel = pieces, temperature, parallel
 
-    def forward(self, ids: Tensor, predicts: Tensor, has_entropy_gradient: bool = False) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, ids: Tensor, predicts: Tensor, positions: Tensor | None = None, has_entropy_gradient: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """`ids`: [rows, width], padded on the right; `predicts`: bool [rows, width - 1], whether a position's
         next token is trained. Returns logprobs and entropy, [trained tokens] in row order.
 
-        Padding follows every real token, so causal attention needs no mask.
+        Padding follows every real token, so causal attention needs no mask. Packed sequences lie in one row, and their
+        `positions`, [1, width], begin again with each: Transformers keeps them apart by that.
         """
-        backbone = self.causal_lm.base_model
-        hidden = backbone(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+        if self._parallel is not None and positions is not None:
+            return self._forward_in_parts(self._parallel, ids, predicts, positions, has_entropy_gradient)
+        hidden = self._hidden(ids, positions)[:, :-1]
+        return self._logprobs(hidden[predicts], ids[:, 1:][predicts], has_entropy_gradient)
+
+    def _forward_in_parts(
+        self, parallel: SequenceParallel, ids: Tensor, predicts: Tensor, positions: Tensor, has_entropy_gradient: bool
+    ) -> tuple[Tensor, Tensor]:
+        targets, chosen = nn.functional.pad(ids[:, 1:], (0, 1)), nn.functional.pad(predicts, (0, 1))
+        hidden, own = self._hidden(parallel.part(ids), parallel.part(positions)), parallel.part(chosen)
+        found = self._logprobs(hidden[own], parallel.part(targets)[own], has_entropy_gradient)
+        sizes = parallel.sizes(chosen)
+        logprobs, entropy = (parallel.whole(one, sizes) for one in found)
+        return logprobs, entropy
+
+    def _hidden(self, ids: Tensor, positions: Tensor | None) -> Tensor:
+        options = {} if positions is None else {"position_ids": positions}
+        return self.causal_lm.base_model(input_ids=ids, use_cache=False, **options).last_hidden_state
+
+    def _logprobs(self, hidden: Tensor, targets: Tensor, has_entropy_gradient: bool) -> tuple[Tensor, Tensor]:
         head = self.causal_lm.get_output_embeddings()
-        targets = ids[:, 1:][predicts]
-        return chunked_logprobs(hidden[predicts], targets, head, self._pieces, self._temperature, has_entropy_gradient)
+        return chunked_logprobs(hidden, targets, head, self._pieces, self._temperature, has_entropy_gradient)
 
 
-def collate(microbatch: Microbatch, device: torch.device) -> TokenBatch:
-    """Pad a microbatch to its longest row; everything per token is in row order."""
+def collate(microbatch: Microbatch, device: torch.device, is_packed: bool = False) -> TokenBatch:
+    """A microbatch as tensors, padded to its longest row or packed; everything per token is in row order."""
+    ids, predicts, positions = _packed(microbatch) if is_packed else (*_padded(microbatch), None)
+    trained = torch.tensor([len(sequence.pg_weight) for sequence in microbatch])
+    rows = torch.repeat_interleave(torch.arange(len(microbatch)), trained).to(device)
+    fields = {name: _joined(microbatch, name, device) for name in TOKEN_FIELDS}
+    if positions is not None:
+        positions = positions.to(device)
+    return TokenBatch(ids.to(device), predicts.to(device), rows, positions=positions, **fields)  # type: ignore[arg-type]
+
+
+def _packed(microbatch: Microbatch) -> tuple[Tensor, Tensor, Tensor]:
+    """One row: ids and positions [1, tokens], predicts [1, tokens - 1]."""
+    ids = torch.cat([torch.from_numpy(sequence.token_ids.astype("int64")) for sequence in microbatch])
+    positions = torch.cat([torch.arange(len(sequence.token_ids)) for sequence in microbatch])
+    # A mask never trains a first token, so the last token of a sequence predicts nothing.
+    mask = torch.cat([torch.from_numpy(sequence.mask.copy()) for sequence in microbatch])
+    return ids[None], mask[None, 1:], positions[None]
+
+
+def _padded(microbatch: Microbatch) -> tuple[Tensor, Tensor]:
+    """ids [rows, width], predicts [rows, width - 1]."""
     width = max(len(sequence.token_ids) for sequence in microbatch)
     ids = torch.zeros((len(microbatch), width), dtype=torch.long)
     predicts = torch.zeros((len(microbatch), width - 1), dtype=torch.bool)
@@ -85,10 +128,7 @@ def collate(microbatch: Microbatch, device: torch.device) -> TokenBatch:
         length = len(sequence.token_ids)
         ids[row, :length] = torch.from_numpy(sequence.token_ids.astype("int64"))
         predicts[row, : length - 1] = torch.from_numpy(sequence.mask[1:].copy())
-    trained = torch.tensor([len(sequence.pg_weight) for sequence in microbatch])
-    rows = torch.repeat_interleave(torch.arange(len(microbatch)), trained).to(device)
-    fields = {name: _joined(microbatch, name, device) for name in TOKEN_FIELDS}
-    return TokenBatch(ids.to(device), predicts.to(device), rows, **fields)  # type: ignore[arg-type]
+    return ids, predicts
 
 
 def _joined(microbatch: Microbatch, name: str, device: torch.device) -> Tensor | None:

@@ -33,17 +33,23 @@ class PolicyActor:
         redirect_output(log)
         self._settings = settings
         self._sender: Any = None  # a WeightSender, once it is open
+        self._listener: socket.socket | None = None  # of rank 0
 
     def address(self) -> tuple[str, int]:
-        """This node's address and a free port on it."""
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+        """This node's address and a port on it, which is held until those who meet there use it."""
+        if self._listener is not None:
+            self._listener.close()
+        self._listener = socket.create_server(("", 0))
+        return ray.util.get_node_ip_address(), self._listener.getsockname()[1]
+
+    def _take_listener(self) -> socket.socket | None:
+        listener, self._listener = self._listener, None
+        return listener
 
     def start(self, rendezvous: Rendezvous) -> DeviceFacts:
         from mel_ray.policy.zero3 import Zero3Policy  # torch and DeepSpeed: for the ranks, not for the driver
 
-        self._policy = Zero3Policy(self._settings, rendezvous)
+        self._policy = Zero3Policy(self._settings, rendezvous, self._take_listener())
         self._rank = rendezvous.rank
         return self._policy.facts
 
@@ -62,9 +68,10 @@ class PolicyActor:
 
     def open_sender(self, transport: str, address: str, port: int, world: int, delta: bool) -> None:
         """Rank 0 only; waits for the engines to connect where the transport has a rendezvous."""
-        from mel_ray.weights.sender import make_sender
+        from mel_ray.weights.sender import Meeting, make_sender
 
-        self._sender = make_sender(transport, self._policy.weight_metas(), address, port, world, delta)
+        meeting = Meeting(address, port, world, self._take_listener())
+        self._sender = make_sender(transport, self._policy.weight_metas(), meeting, delta)
 
     def send(self) -> str:
         """Gather all weights (collective); rank 0 sends them and returns their checksum."""
@@ -108,6 +115,9 @@ class PolicyPool:
         placement: Placement | None = None,
     ) -> None:  # fmt: skip
         self.ranks, self.facts = plan.actors, DeviceFacts()
+        self._sharers = settings.sequence_parallel
+        self.shards = plan.actors // self._sharers
+        self._shard_of_rank = [rank // self._sharers for rank in range(plan.actors)]
         self._settings, self._deadlines = settings, deadlines
         environment = runtime_env(CPU_POLICY_ENV if settings.device == "cpu" else {}, threads=plan.threads)
 
@@ -145,23 +155,25 @@ class PolicyPool:
         per_rank = await asyncio.gather(
             *(
                 handle.ask(
-                    PolicyActor.train, self._deadlines.train, "", [step.of_rank(rank) for step in steps], settings
+                    PolicyActor.train, self._deadlines.train, "", [step.of_rank(shard) for step in steps], settings
                 )
-                for rank, handle in enumerate(self.handles)
+                for shard, handle in zip(self._shard_of_rank, self.handles)
             )
         )
+        per_rank = per_rank[:: self._sharers]  # those who share a microbatch measure the same
         count = len(steps) * settings.epochs
         merged = [merge_ranks([measured[k] for measured in per_rank]) for k in range(count)]
         return UpdateReport(update_metrics(merged, count), count, moved=True)
 
     async def score(self, shards: Shards, of_reference: bool = False) -> list[list[list[Floats]]]:
-        """Logprobs without gradient: [rank][microbatch][row], arrays [trained tokens]."""
-        return await asyncio.gather(
+        """Logprobs without gradient: [shard][microbatch][row], arrays [trained tokens]."""
+        scored = await asyncio.gather(
             *(
-                handle.ask(PolicyActor.score, self._deadlines.train, "", shard, of_reference)
-                for handle, shard in zip(self.handles, shards, strict=True)
+                handle.ask(PolicyActor.score, self._deadlines.train, "", shards[shard], of_reference)
+                for shard, handle in zip(self._shard_of_rank, self.handles)
             )
         )
+        return scored[:: self._sharers]
 
     # -- weights
 

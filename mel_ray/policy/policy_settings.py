@@ -14,6 +14,13 @@ from mel_ray.records.step import LossSettings
 
 
 @dataclass(frozen=True, slots=True)
+class LoraSettings:
+    rank: int
+    alpha: int
+    seed: int  # of the initial adapters
+
+
+@dataclass(frozen=True, slots=True)
 class PolicySettings:
     model: str
     dtype: str
@@ -28,10 +35,17 @@ class PolicySettings:
     max_grad_norm: float
     has_reference: bool = False  # keep the initial policy for KL terms
     has_slow_weights: bool = False  # keep a second copy of the weights for Reptile interpolation
+    is_packed: bool = False  # sequences of a microbatch lie end to end instead of in rows
+    sequence_parallel: int = 1  # ranks that share a microbatch
+    offload: bool = False  # optimizer state and its step on CPU
+    sub_group_size: int = 1_000_000_000
+    persistence_threshold: int = 100_000
+    lora: LoraSettings | None = None
 
     @classmethod
     def of(cls, config: Config, model_folder: Path) -> "PolicySettings":
         pool, algorithm = config.cluster.policy, config.algorithm
+        lora = LoraSettings(pool.lora.rank, pool.lora.alpha, config.run.seed) if pool.lora.rank else None
         return cls(
             model=str(model_folder),
             dtype=config.model.dtype,
@@ -46,6 +60,12 @@ class PolicySettings:
             max_grad_norm=algorithm.max_grad_norm,
             has_reference=ALGORITHMS[algorithm.advantage].needs_reference(algorithm),
             has_slow_weights=config.mel.enabled and config.mel.reptile.every > 0,
+            is_packed=pool.packing == "packed",
+            sequence_parallel=pool.sequence_parallel,
+            offload=pool.offload,
+            sub_group_size=pool.sub_group_size,
+            persistence_threshold=pool.persistence_threshold,
+            lora=lora,
         )
 
 

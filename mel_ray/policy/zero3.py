@@ -3,10 +3,10 @@
 Collective: every public method that touches parameters must be called on all ranks at the same time.
 """
 
-import logging
-import os
+import socket
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,19 @@ import torch
 from deepspeed.utils import safe_get_local_grad, safe_set_local_grad
 from torch import Tensor, nn
 
+from mel_ray.policy.adapters import Adapters
 from mel_ray.policy.hooks.balanced import Balanced
 from mel_ray.policy.hooks.gradient_split import GradientSplit
 from mel_ray.policy.hooks.hook import Hook
 from mel_ray.policy.hooks.reptile import Reptile
 from mel_ray.policy.hooks.separate import Separate
-from mel_ray.policy.loss import joint_loss
+from mel_ray.policy.loading import deepspeed_config, join, load_causal_lm
+from mel_ray.policy.loss import TokenBatch, joint_loss
 from mel_ray.policy.model import Microbatch, PolicyModel, collate
 from mel_ray.policy.policy_settings import PolicySettings, Rendezvous
 from mel_ray.policy.recorder import StepRecorder
+from mel_ray.policy.sequence_parallel import ATTENTION as ULYSSES
+from mel_ray.policy.sequence_parallel import SequenceParallel
 from mel_ray.policy.statistics import Same, StepMeasures
 from mel_ray.records.reports import DeviceFacts
 from mel_ray.records.step import OptimizerStep, TrainSettings
@@ -30,66 +34,33 @@ from mel_ray.records.trajectory import Floats
 from mel_ray.weights.parameters import ParameterMeta, buckets
 
 
-def join(rendezvous: Rendezvous, device: str) -> None:
-    """Set the variables DeepSpeed reads and join the ranks' process group."""
-    os.environ.update(
-        RANK=str(rendezvous.rank),
-        LOCAL_RANK=str(rendezvous.local_rank),
-        WORLD_SIZE=str(rendezvous.world),
-        LOCAL_WORLD_SIZE="1",
-        MASTER_ADDR=rendezvous.address,
-        MASTER_PORT=str(rendezvous.port),
-    )
-    import deepspeed
-
-    deepspeed.utils.logger.setLevel(logging.ERROR)
-    if device == "cpu":
-        # The shared-memory collectives would be compiled for a minute; gloo serves as well.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    backend = "gloo" if device == "cpu" else "nccl"
-    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
-
-
-def deepspeed_config(settings: PolicySettings) -> dict[str, Any]:
-    config: dict[str, Any] = {
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": 1,
-        "gradient_clipping": settings.max_grad_norm,
-        "zero_optimization": {
-            "stage": 3,
-            "contiguous_gradients": True,
-            "overlap_comm": settings.device == "cuda",
-        },
-        "zero_allow_untested_optimizer": True,
-        "steps_per_print": 10**9,
-    }
-    if settings.dtype == "bfloat16":
-        config["bf16"] = {"enabled": True}
-        config["data_types"] = {"grad_accum_dtype": "fp32"}  # dozens of microbatches add up
-    return config
+def _shape(parameter: nn.Parameter) -> torch.Size:
+    """The full shape, also of a parameter that is partitioned."""
+    return getattr(parameter, "ds_shape", parameter.shape)
 
 
 class Zero3Policy:
     """One rank of the policy. Gradients of all ranks and microbatches add up to those of one global sum."""
 
-    def __init__(self, settings: PolicySettings, rendezvous: Rendezvous) -> None:
+    def __init__(self, settings: PolicySettings, rendezvous: Rendezvous, listener: socket.socket | None = None) -> None:
         import deepspeed
-        from transformers import AutoModelForCausalLM
 
         torch.set_num_threads(settings.threads)
-        join(rendezvous, settings.device)
+        join(rendezvous, settings.device, listener)
         self._settings, self._rank, self._world = settings, rendezvous.rank, rendezvous.world
         self._device = torch.device("cpu" if settings.device == "cpu" else f"cuda:{rendezvous.local_rank}")
-        dtype = getattr(torch, settings.dtype)
-        causal_lm = AutoModelForCausalLM.from_pretrained(
-            settings.model, dtype=dtype, attn_implementation=settings.attention
-        )
+        self._parallel, attention = None, settings.attention
+        if settings.sequence_parallel > 1:
+            self._parallel = SequenceParallel(settings.sequence_parallel, settings.model, attention)
+            attention = ULYSSES
+        causal_lm = load_causal_lm(settings, attention)
+        self._adapters = None if settings.lora is None else Adapters(causal_lm, settings.lora, settings.model)
         if settings.gradient_checkpointing:
             causal_lm.gradient_checkpointing_enable({"use_reentrant": False})
-        model = PolicyModel(causal_lm, settings.head_pieces, settings.temperature)
+        model = PolicyModel(causal_lm, settings.head_pieces, settings.temperature, self._parallel)
         model.train()
         optimizer = torch.optim.AdamW(
-            model.parameters(),
+            [parameter for parameter in model.parameters() if parameter.requires_grad],
             lr=0.0,
             betas=settings.betas,
             weight_decay=settings.weight_decay,
@@ -97,22 +68,20 @@ class Zero3Policy:
         )
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=deepspeed_config(settings))
         self._causal_lm = causal_lm
-        self._reference = self._load_reference() if settings.has_reference else None
+        needs_copy = settings.has_reference and self._adapters is None
+        self._reference = self._load_reference(attention) if needs_copy else None
         self._lasting_hooks: list[Hook] = [Separate(self)]
         if settings.has_slow_weights:
             self._lasting_hooks.append(Reptile(self))
 
-    def _load_reference(self) -> Any:
+    def _load_reference(self, attention: str) -> Any:
         """The initial policy, sharded over the ranks like the trained one, without an optimizer."""
         import deepspeed
-        from transformers import AutoModelForCausalLM
 
         settings = self._settings
-        causal_lm = AutoModelForCausalLM.from_pretrained(
-            settings.model, dtype=getattr(torch, settings.dtype), attn_implementation=settings.attention
-        )
-        model = PolicyModel(causal_lm.requires_grad_(False), settings.head_pieces, settings.temperature).eval()
-        engine, *_ = deepspeed.initialize(model=model, config=deepspeed_config(settings))
+        causal_lm = load_causal_lm(settings, attention).requires_grad_(False)
+        model = PolicyModel(causal_lm, settings.head_pieces, settings.temperature, self._parallel).eval()
+        engine, *_ = deepspeed.initialize(model=model, config=deepspeed_config(replace(settings, offload=False)))
         return engine
 
     # -- training
@@ -120,17 +89,22 @@ class Zero3Policy:
     def score(self, microbatches: Sequence[Microbatch], of_reference: bool = False) -> list[list[Floats]]:
         """Logprobs of the trained tokens under the current weights or the initial ones, without gradient:
         [microbatch][row], arrays [trained tokens]."""
-        engine = self._reference if of_reference else self._engine
-        if engine is None:
+        if of_reference and not self._settings.has_reference:
             raise RuntimeError("this policy keeps no reference")
+        engine = self._reference if of_reference and self._reference is not None else self._engine
+        # The initial policy is the model without its adapters, where it has some.
+        without = self._adapters.disabled() if of_reference and self._adapters is not None else nullcontext()
         result = []
-        with torch.no_grad():
+        with torch.no_grad(), without:
             for microbatch in microbatches:
-                tokens = collate(microbatch, self._device)
-                logprobs, _ = engine(tokens.ids, tokens.predicts)
+                tokens = self._collate(microbatch)
+                logprobs, _ = engine(tokens.ids, tokens.predicts, tokens.positions)
                 sizes = [len(sequence.pg_weight) for sequence in microbatch]
                 result.append([row.float().cpu().numpy() for row in logprobs.split(sizes)])
         return result
+
+    def _collate(self, microbatch: Microbatch) -> TokenBatch:
+        return collate(microbatch, self._device, self._settings.is_packed)
 
     def update(
         self, steps: Sequence[tuple[OptimizerStep, Sequence[Microbatch]]], settings: TrainSettings
@@ -172,8 +146,9 @@ class Zero3Policy:
             # ZeRO-3 adds a microbatch's gradients to its partitions in `backward`. Only at the boundary does its `step`
             # apply them; before it, `step` just counts the microbatch. So the boundary is set by hand, per microbatch.
             self._engine.set_gradient_accumulation_boundary(k == last)
-            tokens = collate(microbatch, self._device)
-            logprobs, entropy = self._engine(tokens.ids, tokens.predicts, bool(loss.entropy_coefficient))
+            tokens = self._collate(microbatch)
+            has_entropy = bool(loss.entropy_coefficient)
+            logprobs, entropy = self._engine(tokens.ids, tokens.predicts, tokens.positions, has_entropy)
             value, parts = joint_loss(logprobs, entropy, tokens, loss)
             if not torch.isfinite(value):
                 raise FloatingPointError(f"the loss of microbatch {k} is {value.item()}")
@@ -222,34 +197,59 @@ class Zero3Policy:
     # -- weights
 
     def _named_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        return list(self._causal_lm.named_parameters())
+        """All but the adapters' own: to everyone outside, they are part of the weights they change."""
+        named = list(self._causal_lm.named_parameters())
+        return named if self._adapters is None else [(n, p) for n, p in named if not Adapters.is_part(n)]
 
     def weight_metas(self) -> list[ParameterMeta]:
         """Names, dtypes and full shapes, in the order in which `weights` yields them."""
         return [
-            ParameterMeta(name, str(p.dtype).removeprefix("torch."), tuple(getattr(p, "ds_shape", p.shape)))
+            ParameterMeta(Adapters.merged_name(name), str(p.dtype).removeprefix("torch."), tuple(_shape(p)))
             for name, p in self._named_parameters()
         ]
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Full parameters, without a copy where this rank holds all of them, else gathered from all ranks a bucket at a
-        time; valid until the next one is asked for."""
+        """Full parameters, adapters merged into them; without a copy where this rank holds all of them, else gathered
+        from all ranks a bucket at a time; valid until the next one is asked for."""
+        named = self._named_parameters()
+        by_name = dict(zip((Adapters.merged_name(name) for name, _ in named), named, strict=True))
+        for bucket in buckets(self.weight_metas()):
+            members = [by_name[meta.name] for meta in bucket]
+            parts = [None if self._adapters is None else self._adapters.parts(name) for name, _ in members]
+            needed = [p for _, p in members] + [p for both in parts if both is not None for p in both]
+            with self._whole(needed) as whole:
+                adapters = iter(whole[len(members) :])
+                for meta, (name, _), weight, both in zip(bucket, members, whole, parts):
+                    if both is not None and self._adapters is not None:
+                        weight = self._adapters.merged(name, weight, next(adapters), next(adapters))
+                    yield meta.name, weight
+
+    @contextmanager
+    def _whole(self, parameters: Sequence[nn.Parameter]) -> Iterator[list[Tensor]]:
+        """Full tensors (collective)."""
         import deepspeed
 
-        parameters = dict(self._named_parameters())
-        for bucket in buckets(self.weight_metas()):
-            members = [parameters[meta.name] for meta in bucket]
-            if self._world == 1:
-                whole = (p.ds_tensor.detach()[: meta.numel].view(meta.shape) for meta, p in zip(bucket, members))
-                yield from zip((meta.name for meta in bucket), whole)
-                continue
-            with deepspeed.zero.GatheredParameters(members, modifier_rank=None):
-                yield from ((meta.name, p.detach()) for meta, p in zip(bucket, members))
+        if self._world == 1:
+            yield [p.ds_tensor.detach()[: _shape(p).numel()].view(_shape(p)) for p in parameters]
+            return
+        with deepspeed.zero.GatheredParameters(list(parameters), modifier_rank=None):
+            yield [p.detach() for p in parameters]
+
+    def _adapter_weights(self) -> dict[str, Tensor]:
+        """The adapters' own tensors by their names in the model (collective)."""
+        named = [(name, p) for name, p in self._causal_lm.named_parameters() if Adapters.is_part(name)]
+        with self._whole([p for _, p in named]) as whole:
+            return {name: tensor.to("cpu", copy=True) for (name, _), tensor in zip(named, whole, strict=True)}
 
     def export(self, folder: Path, tokenizer_folder: Path) -> None:
-        """Write a Hugging Face folder (rank 0): safetensors, configuration, tokenizer."""
+        """Write a Hugging Face folder (rank 0): safetensors, configuration, tokenizer; adapters also on their own, in
+        `adapter`."""
         import shutil
 
+        if self._adapters is not None:
+            own = self._adapter_weights()
+            if self._rank == 0:
+                self._adapters.save(own, folder / "adapter")
         state = {name: tensor.to("cpu", copy=True) for name, tensor in self.weights() if self._rank == 0}
         if self._rank == 0:
             folder.mkdir(parents=True, exist_ok=True)
@@ -279,8 +279,9 @@ class Zero3Policy:
         vocabulary = self._causal_lm.config.vocab_size
         ids = (torch.arange(1, 65, device=self._device) * 7919 % vocabulary)[None]
         predicts = torch.ones((1, ids.shape[1] - 1), dtype=torch.bool, device=self._device)
+        positions = torch.arange(ids.shape[1], device=self._device)[None] if self._settings.is_packed else None
         with torch.no_grad():
-            trained, _ = self._engine(ids, predicts)
+            trained, _ = self._engine(ids, predicts, positions)
             if self._rank:
                 return 0.0
             dtype = getattr(torch, self._settings.dtype)
@@ -293,7 +294,9 @@ class Zero3Policy:
 
     def save(self, folder: Path) -> None:
         """Write this rank's shards of parameters and optimizer below `folder`."""
-        self._engine.save_checkpoint(str(folder), tag="policy", save_latest=False)
+        self._engine.save_checkpoint(
+            str(folder), tag="policy", save_latest=False, exclude_frozen_parameters=self._adapters is not None
+        )
         for hook in self._lasting_hooks:
             hook.save(folder, self)
 
@@ -303,7 +306,7 @@ class Zero3Policy:
         Raises:
             RuntimeError: the checkpoint is missing or was written by another number of ranks.
         """
-        path, _ = self._engine.load_checkpoint(str(folder), tag="policy")
+        path, _ = self._engine.load_checkpoint(str(folder), tag="policy", load_module_strict=self._adapters is None)
         if path is None:
             raise RuntimeError(f"no policy checkpoint in {folder}")
         for hook in self._lasting_hooks:

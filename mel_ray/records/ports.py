@@ -65,16 +65,20 @@ class Experience(Protocol):
 
 
 class Policy(Protocol):
-    """The policy pool: optimizer steps, and scoring without gradient."""
+    """The policy pool: optimizer steps, and scoring without gradient.
+
+    A batch is cut into as many `shards`; ranks that share one count once.
+    """
 
     ranks: int
+    shards: int
     facts: DeviceFacts
 
     async def train(self, steps: Sequence[OptimizerStep], settings: TrainSettings) -> UpdateReport: ...
 
     async def score(self, shards: Shards, of_reference: bool = False) -> list[list[list[Floats]]]:
         """Logprobs of every row's trained tokens under the current policy or the reference, each row read as a
-        continuation of its own context: [rank][microbatch][row], arrays [trained tokens]."""
+        continuation of its own context: [shard][microbatch][row], arrays [trained tokens]."""
         ...
 
     async def save(self, folder: Path) -> None: ...

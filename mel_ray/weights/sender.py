@@ -1,7 +1,9 @@
 """The policy's end of a transport, on rank 0."""
 
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -16,14 +18,36 @@ from mel_ray.weights.phases import Phases
 NamedTensors = Iterable[tuple[str, Tensor]]
 
 
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """Where the sender, rank 0, and the `world` - 1 workers of the engines meet.
+
+    `listener` is bound to the port and listens, so nobody else can have taken it in the meantime.
+    """
+
+    address: str
+    port: int
+    world: int
+    listener: socket.socket | None = None
+
+    def descriptor(self) -> int | None:
+        """The listener, to be closed by whoever is given it."""
+        return None if self.listener is None else self.listener.detach()
+
+    def drop(self) -> None:
+        """For those who meet nobody."""
+        if self.listener is not None:
+            self.listener.close()
+
+
 class WeightSender(ABC):
     """One subclass per transport, named `Sender`, in `weights/<transport>/sender.py`."""
 
-    def __init__(self, metas: Sequence[ParameterMeta], address: str, port: int, world: int, delta: bool) -> None:
+    def __init__(self, metas: Sequence[ParameterMeta], meeting: Meeting, delta: bool) -> None:
         """Connect.
 
-        A transport with a rendezvous waits for all `world` - 1 workers of the engines. The sender is rank 0. With
-        `delta`, only changed elements are sent from the second time on.
+        A transport with a rendezvous waits for all workers. With `delta`, only changed elements are sent from the
+        second time on.
         """
         self.metas, self.delta, self.phases = list(metas), delta, Phases()
         self.sent_bytes = 0  # of parameters, by the last `send`
@@ -44,8 +68,8 @@ class WeightSender(ABC):
 class FlatSender(WeightSender):
     """Keeps what was sent last in one buffer on CPU, and brings it up to date bucket by bucket."""
 
-    def __init__(self, metas: Sequence[ParameterMeta], address: str, port: int, world: int, delta: bool) -> None:
-        super().__init__(metas, address, port, world, delta)
+    def __init__(self, metas: Sequence[ParameterMeta], meeting: Meeting, delta: bool) -> None:
+        super().__init__(metas, meeting, delta)
         self.places = places(metas)
         self.memory = self.allocate(self.places[-1].stop)
         self._is_known = False  # the receivers hold what the buffer holds
@@ -78,12 +102,10 @@ class FlatSender(WeightSender):
         self._is_known = True
 
 
-def make_sender(
-    transport: str, metas: Sequence[ParameterMeta], address: str, port: int, world: int, delta: bool
-) -> WeightSender:
+def make_sender(transport: str, metas: Sequence[ParameterMeta], meeting: Meeting, delta: bool) -> WeightSender:
     """The sender of a transport, found by its name in the registry."""
     sender: type[WeightSender] = import_module(f"mel_ray.weights.{transport}.sender").Sender
-    return sender(metas, address, port, world, delta)
+    return sender(metas, meeting, delta)
 
 
 def tapped(weights: NamedTensors, checksums: dict[str, int], phases: Phases) -> Iterator[tuple[str, Tensor]]:

@@ -96,7 +96,7 @@ class FakePolicy:
     is 1 in all."""
 
     def __init__(self, world: World, ranks: int = 2) -> None:
-        self.world, self.ranks, self.facts = world, ranks, DeviceFacts()
+        self.world, self.ranks, self.shards, self.facts = world, ranks, ranks, DeviceFacts()
         self.updates: list[tuple[Sequence[OptimizerStep], TrainSettings]] = []
         self.sequences: list[tuple[Row, TrainSequence]] = []  # of all updates
         self.saved: list[Path] = []

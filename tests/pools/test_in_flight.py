@@ -23,7 +23,7 @@ from mel_ray.rollout.engine_pool import Engine, EngineActor
 from mel_ray.rollout.vllm_engine import EngineSettings
 from mel_ray.weights.parameters import ParameterMeta
 from mel_ray.weights.publisher import WeightPublisher
-from mel_ray.weights.sender import make_sender
+from mel_ray.weights.sender import Meeting, make_sender
 
 TOLERANCE = 1e-4  # nats, float32
 RUNNING = 8  # sequences that the engine runs at once
@@ -63,9 +63,9 @@ class Source:
     async def address(self) -> tuple[str, int]:
         return "127.0.0.1", 0
 
-    async def open_sender(self, transport: str, *how) -> None:
+    async def open_sender(self, transport: str, address: str, port: int, world: int, delta: bool) -> None:
         metas = [ParameterMeta(name, "float32", tuple(tensor.shape)) for name, tensor in self.weights.items()]
-        self.sender = make_sender(transport, metas, *how)
+        self.sender = make_sender(transport, metas, Meeting(address, port, world), delta)
 
     async def update_info(self) -> dict:
         return self.sender.update_info()

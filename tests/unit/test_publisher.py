@@ -14,7 +14,7 @@ from mel_ray.weights.parameters import ParameterMeta, buckets, dense_update_info
 from mel_ray.weights.phases import Phases
 from mel_ray.weights.publisher import DamagedWeights, WeightPublisher
 from mel_ray.weights.registry import TRANSPORTS, transport_of
-from mel_ray.weights.sender import make_sender, tapped
+from mel_ray.weights.sender import Meeting, make_sender, tapped
 from mel_ray.weights.shm.sender import SharedBuffer
 from tests.unit.builders import config_of
 
@@ -212,7 +212,7 @@ def same_bits(one, other):
 
 @pytest.mark.parametrize("delta", [True, False])
 def test_readers_of_shared_memory_find_the_weights_of_every_publish(delta):
-    sender = make_sender("shm", MADE_OF, "", 0, 2, delta)
+    sender = make_sender("shm", MADE_OF, Meeting("", 0, 2), delta)
     for weights in (WEIGHTS, {name: tensor * 2 for name, tensor in WEIGHTS.items()}):
         found, checksum = sent_to_memory(sender, weights)
         assert all(same_bits(found[name], tensor) for name, tensor in weights.items())
@@ -224,14 +224,14 @@ def test_readers_of_shared_memory_find_the_weights_of_every_publish(delta):
 
 def test_a_closed_broadcast_group_can_be_opened_again_on_the_same_port(port):
     for _ in range(2):
-        sender = make_sender("gloo", MADE_OF, "127.0.0.1", port, 1, False)
+        sender = make_sender("gloo", MADE_OF, Meeting("127.0.0.1", port, 1), False)
         assert sender.send(WEIGHTS.items()) == CHECKSUM
         assert sender.update_info() == dense_update_info(MADE_OF)
         sender.close()
 
 
 def test_weights_that_come_in_another_order_than_announced_are_refused(port):
-    sender = make_sender("gloo", MADE_OF, "127.0.0.1", port, 1, False)
+    sender = make_sender("gloo", MADE_OF, Meeting("127.0.0.1", port, 1), False)
     with pytest.raises(RuntimeError, match="weights came as b, announced as a"):
         sender.send(reversed(WEIGHTS.items()))
     sender.close()

@@ -6,7 +6,7 @@ import torch
 from mel_ray.weights.changes import AS_IT_IS, Changes, apply_changes, payload_bytes
 from mel_ray.weights.checksum import combined_checksum, raw_bytes, tensor_checksum
 from mel_ray.weights.parameters import ITEM_BYTES, ParameterMeta
-from mel_ray.weights.sender import FlatSender
+from mel_ray.weights.sender import FlatSender, Meeting
 
 WEIGHTS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4, dtype=torch.bfloat16)}
 MADE_OF = [ParameterMeta("a", "float32", (2, 3)), ParameterMeta("b", "bfloat16", (4,))]
@@ -20,7 +20,7 @@ class Wire(FlatSender):
     """A flat sender whose receiver is a second buffer in this process."""
 
     def __init__(self, metas, delta):
-        super().__init__(metas, "", 0, 1, delta)
+        super().__init__(metas, Meeting("", 0, 1), delta)
         self.received, self.forms = self.allocate(len(self.memory)), []
 
     def send(self, weights):

@@ -11,7 +11,7 @@ from torch import Tensor
 from mel_ray.weights.changes import AS_IT_IS, Changes
 from mel_ray.weights.checksum import combined_checksum
 from mel_ray.weights.parameters import ParameterMeta, Place
-from mel_ray.weights.sender import FlatSender, NamedTensors
+from mel_ray.weights.sender import FlatSender, Meeting, NamedTensors
 
 TIMEOUT = timedelta(seconds=300)
 
@@ -19,8 +19,11 @@ TIMEOUT = timedelta(seconds=300)
 class GlooGroup:
     """A gloo process group of its own, which touches no global group."""
 
-    def __init__(self, address: str, port: int, rank: int, world: int) -> None:
-        store = torch.distributed.TCPStore(address, port, world, is_master=rank == 0, timeout=TIMEOUT)
+    def __init__(self, address: str, port: int, rank: int, world: int, descriptor: int | None = None) -> None:
+        """Waits for the others. `descriptor`: of a socket of rank 0 that listens on the port."""
+        store = torch.distributed.TCPStore(
+            address, port, world, is_master=rank == 0, timeout=TIMEOUT, master_listen_fd=descriptor
+        )
         self._group: Any = torch.distributed.ProcessGroupGloo(
             torch.distributed.PrefixStore("mel_ray_weights", store), rank, world, TIMEOUT
         )
@@ -41,9 +44,9 @@ class GlooGroup:
 class Sender(FlatSender):
     """On the wire a bucket is its bytes. With `delta` the number of changes comes first, then changes or bytes."""
 
-    def __init__(self, metas: Sequence[ParameterMeta], address: str, port: int, world: int, delta: bool) -> None:
-        super().__init__(metas, address, port, world, delta)
-        self._group = GlooGroup(address, port, 0, world)
+    def __init__(self, metas: Sequence[ParameterMeta], meeting: Meeting, delta: bool) -> None:
+        super().__init__(metas, meeting, delta)
+        self._group = GlooGroup(meeting.address, meeting.port, 0, meeting.world, meeting.descriptor())
 
     def send(self, weights: NamedTensors) -> str:
         checksums: dict[str, int] = {}

@@ -4,22 +4,37 @@ vLLM is imported when the sender is made: its packing and its communicator are t
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from mel_ray.weights.checksum import combined_checksum
 from mel_ray.weights.parameters import ParameterMeta
-from mel_ray.weights.sender import NamedTensors, WeightSender, tapped
+from mel_ray.weights.sender import Meeting, NamedTensors, WeightSender, tapped
 
 
 class Sender(WeightSender):
-    def __init__(self, metas: Sequence[ParameterMeta], address: str, port: int, world: int, delta: bool) -> None:
-        super().__init__(metas, address, port, world, delta)
-        from vllm.distributed.weight_transfer.nccl_common import trainer_init
+    def __init__(self, metas: Sequence[ParameterMeta], meeting: Meeting, delta: bool) -> None:
+        super().__init__(metas, meeting, delta)
         from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
-        self._info = NCCLTrainerInitInfo(master_address=address, master_port=port, world_size=world, rank=0)
-        self._group = trainer_init(self._info)
+        self._info = NCCLTrainerInitInfo(
+            master_address=meeting.address, master_port=meeting.port, world_size=meeting.world, rank=0
+        )
+        self._group = self._communicator(meeting)
+
+    @staticmethod
+    def _communicator(meeting: Meeting) -> Any:
+        """What vLLM's `trainer_init` makes, on the port that is held."""
+        from vllm.distributed.device_communicators.pynccl import PyNcclCommunicator
+        from vllm.distributed.utils import StatelessProcessGroup
+        from vllm.utils.nccl import unpinned_nccl_env
+
+        group = StatelessProcessGroup.create(
+            host=meeting.address, port=meeting.port, rank=0, world_size=meeting.world, listen_socket=meeting.listener
+        )
+        with unpinned_nccl_env():
+            return PyNcclCommunicator(group, device=torch.accelerator.current_device_index())
 
     def send(self, weights: NamedTensors) -> str:
         from vllm.distributed.weight_transfer.packed_tensor import packed_nccl_broadcast_producer

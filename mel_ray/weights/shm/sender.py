@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mel_ray.weights.checksum import combined_checksum
 from mel_ray.weights.parameters import ALIGNMENT, ITEM_BYTES, ParameterMeta
-from mel_ray.weights.sender import FlatSender, NamedTensors
+from mel_ray.weights.sender import FlatSender, Meeting, NamedTensors
 
 
 class SharedBuffer:
@@ -36,9 +36,10 @@ class SharedBuffer:
 class Sender(FlatSender):
     """The file has no name and is gone with the last process that has it open."""
 
-    def __init__(self, metas: Sequence[ParameterMeta], address: str, port: int, world: int, delta: bool) -> None:
+    def __init__(self, metas: Sequence[ParameterMeta], meeting: Meeting, delta: bool) -> None:
         self._descriptor = os.memfd_create("mel_ray_weights")
-        super().__init__(metas, address, port, world, delta)
+        super().__init__(metas, meeting, delta)
+        meeting.drop()
 
     def allocate(self, size: int) -> Tensor:
         os.ftruncate(self._descriptor, ALIGNMENT + size)
