@@ -2,22 +2,28 @@
 
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from mel_ray.cli.app import EXIT_CODES, asks_for_help
 from mel_ray.config.checks import find_problems, find_resource_problems
 from mel_ray.config.load import compose_config, continued_config
+from mel_ray.config.memory_estimate import GB, ModelSize, find_memory_problems, memory_text
 from mel_ray.config.plan import make_plan, this_machine
 from mel_ray.config.schema import AlgorithmConfig, Config, RewardConfig
 from mel_ray.data.chat import ChatTokenizer
+from mel_ray.data.model_folder import find_folder
+from mel_ray.data.model_size import model_size
 from mel_ray.data.prepare import Prepared, prepare
 from mel_ray.mel.writer import abstraction_prompt
 from mel_ray.policy.registry import ALGORITHMS
-from mel_ray.records.problem import ConfigError, counted
+from mel_ray.records.problem import ConfigError, Problem, counted
 from mel_ray.rewards.mixture import judge_of
 from mel_ray.rewards.reward_problems import find_reward_problems
 from mel_ray.run.bottleneck import gain_text, last_alternating_run
 from mel_ray.run.folder import RunFolder, find_run_problems
+
+SMALL = 256 << 20  # bytes of weights that fit any machine
 
 
 def checked_and_prepared(config: Config, with_training_data: bool = True) -> Prepared:
@@ -31,6 +37,8 @@ def checked_and_prepared(config: Config, with_training_data: bool = True) -> Pre
         problems += find_run_problems(config)
     if not os.environ.get("RAY_ADDRESS"):
         problems += find_resource_problems(config, this_machine())
+    if with_training_data:
+        problems += memory_problems(config)
     try:
         prepared = prepare(config, with_training_data)
     except ConfigError as error:
@@ -39,6 +47,36 @@ def checked_and_prepared(config: Config, with_training_data: bool = True) -> Pre
     if problems:
         raise ConfigError(problems)
     return prepared
+
+
+def size_of_model(config: Config) -> ModelSize | None:
+    """From its config.json alone, which is all that is fetched of a hub id; None where it cannot be had, or where the
+    model is so small that it fits any machine."""
+    try:
+        folder = find_folder(config.model.path, ["config.json"])
+        weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        if config.cluster.device == "cpu" and 0 < weights < SMALL:
+            return None
+        return _size(folder)
+    except Exception:  # a model's own configuration class raises anything; the other checks say what is wrong
+        return None
+
+
+_size = lru_cache(maxsize=1)(model_size)
+
+
+def _memory(config: Config) -> tuple[float, float | None]:
+    """Bytes of a GPU, and of a node where that is this machine."""
+    machine = None if os.environ.get("RAY_ADDRESS") else this_machine()
+    gpu = machine.gpu_memory if machine else None
+    is_here = machine is not None and (config.cluster.device == "cpu" or machine.gpus)
+    return gpu or config.cluster.gpu_memory * GB, machine.memory if machine and is_here else None
+
+
+def memory_problems(config: Config) -> list[Problem]:
+    """Where the model does not fit the plan."""
+    size = size_of_model(config)
+    return [] if size is None else list(find_memory_problems(config, size, *_memory(config)))
 
 
 def requested_config(overrides: Sequence[str]) -> Config:
@@ -78,6 +116,9 @@ def check(arguments: Sequence[str]) -> None:
         return
     config = requested_config(arguments)
     print(plan_text(config))
+    size = size_of_model(config)
+    if size is not None:
+        print(f"\n{memory_text(config, size, _memory(config)[0])}\n")
     print(prompts_text(config, checked_and_prepared(config)))
     print("no problems found")
 

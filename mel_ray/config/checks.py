@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 
+from mel_ray.config.cluster import PolicyPoolConfig
 from mel_ray.config.driving_checks import find_driving_problems
 from mel_ray.config.plan import Machine, make_plan
 from mel_ray.config.schema import AlgorithmConfig, Config, SourceConfig
@@ -212,6 +213,23 @@ def _cluster(config: Config) -> Iterator[Problem]:
             f"an engine must fit one node of {counted(cluster.gpus_per_node, 'GPU')}",
             "lower it",
         )
+    yield from _sharing(cluster.policy)
+
+
+def _sharing(policy: PolicyPoolConfig) -> Iterator[Problem]:
+    """Ranks that share the tokens of a microbatch."""
+    sharers, key = policy.sequence_parallel, "cluster.policy.sequence_parallel"
+    if sharers == 1:
+        return
+    if policy.ranks % sharers:
+        why = f"cluster.policy.ranks={policy.ranks} cannot be divided into groups of {sharers}"
+        yield Problem(key, sharers, why, "make cluster.policy.ranks a multiple of it")
+    if policy.packing != "packed":
+        why = f"{sharers} ranks share the tokens of one packed row"
+        yield Problem("cluster.policy.packing", policy.packing, why, "set cluster.policy.packing=packed")
+    if policy.attention == "eager":
+        why = "eager attention needs a mask over all tokens, which no rank has"
+        yield Problem("cluster.policy.attention", "eager", why, "use sdpa or flash_attention_2")
 
 
 def find_resource_problems(config: Config, machine: Machine) -> list[Problem]:

@@ -24,6 +24,8 @@ class RolloutPoolConfig(Section):
     """Run the engine inside its actor instead of in a process of its own; on CPU only."""
     max_sequences: int = Field(256, ge=1)
     """Largest number of sequences that an engine runs at the same time."""
+    max_batched_tokens: int = Field(8192, ge=256)
+    """On GPU: tokens that an engine computes in one step, so that long prompts are taken in pieces of this size."""
     memory_share: float = Field(0.85, gt=0.0, le=1.0)
     """On GPU: fraction of the memory that an engine may use."""
     kv_cache_mib: int = Field(128, ge=16)
@@ -85,7 +87,7 @@ class PolicyPoolConfig(Section):
     offload: bool = False
     """Keep the optimizer's state in host memory and step there; slower, and 12 bytes a parameter less on the device."""
     sub_group_size: int = Field(1_000_000_000, ge=1)
-    """Parameters that the optimizer steps at once; fewer need less memory beside them."""
+    """Parameters that the optimizer steps at once; fewer need less memory for the step."""
     persistence_threshold: int = Field(100_000, ge=0)
     """Parameters with fewer elements are kept whole on every rank."""
     lora: LoraConfig = LoraConfig()
@@ -117,6 +119,8 @@ class ClusterConfig(Section):
     """Number of machines."""
     gpus_per_node: int = Field(0, ge=0)
     """GPUs of each machine."""
+    gpu_memory: float = Field(80.0, gt=0.0)
+    """Memory of a GPU in GB (10^9 bytes), for the estimate of `mel check`; a GPU of this machine is asked instead."""
     weight_transfer: Transport = "auto"
     """How weights travel to the engines; auto chooses by device and number of nodes."""
     weight_delta: bool = False

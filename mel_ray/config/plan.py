@@ -1,6 +1,7 @@
 """From configuration to the plan of a run: pools, what their actors ask of Ray, batch arithmetic, disk space."""
 
 import os
+import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,18 +10,35 @@ from mel_ray.config.schema import Config
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a run may use: of this machine, or of the Ray cluster it is submitted to (`is_cluster`)."""
+    """What a run may use: of this machine, or of the Ray cluster it is submitted to (`is_cluster`).
+
+    `memory`, `gpu_memory`: bytes of the machine and of its smallest GPU; None where they are not known.
+    """
 
     cpus: float
     gpus: float
     is_cluster: bool = False
+    memory: float | None = None
+    gpu_memory: float | None = None
 
 
 def this_machine() -> Machine:
     cpus = len(os.sched_getaffinity(0))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     present = len(list(Path("/dev").glob("nvidia[0-9]*")))
-    return Machine(cpus, present if visible is None else min(present, len([v for v in visible.split(",") if v])))
+    gpus = present if visible is None else min(present, len([v for v in visible.split(",") if v]))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Machine(cpus, gpus, memory=memory, gpu_memory=_gpu_memory() if gpus else None)
+
+
+def _gpu_memory() -> float | None:
+    """Bytes of the smallest GPU, as the driver's own tool says."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+        return min(float(line) for line in said.split()) * (1 << 20)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
 
 
 @dataclass(frozen=True, slots=True)

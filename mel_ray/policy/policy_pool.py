@@ -14,7 +14,7 @@ import ray
 
 from mel_ray.actors.handles import Handle, PoolError
 from mel_ray.actors.placement import Placement, options_of
-from mel_ray.actors.process import CPU_POLICY_ENV, redirect_output, runtime_env
+from mel_ray.actors.process import CPU_POLICY_ENV, GPU_POLICY_ENV, redirect_output, runtime_env
 from mel_ray.config.cluster import DeadlineConfig
 from mel_ray.config.plan import PoolPlan
 from mel_ray.policy.policy_settings import PolicySettings, Rendezvous
@@ -119,7 +119,7 @@ class PolicyPool:
         self.shards = plan.actors // self._sharers
         self._shard_of_rank = [rank // self._sharers for rank in range(plan.actors)]
         self._settings, self._deadlines = settings, deadlines
-        environment = runtime_env(CPU_POLICY_ENV if settings.device == "cpu" else {}, threads=plan.threads)
+        environment = runtime_env(CPU_POLICY_ENV if settings.device == "cpu" else GPU_POLICY_ENV, threads=plan.threads)
 
         def start(rank: int) -> Handle[PolicyActor]:
             log = logs / f"{plan.name}-{rank}.log" if logs else None

@@ -28,6 +28,7 @@ class EngineSettings:
     device: str
     tensor_parallel: int
     max_sequences: int
+    max_batched_tokens: int
     memory_share: float
     kv_cache_mib: int
     in_process: bool
@@ -44,6 +45,7 @@ class EngineSettings:
             device=config.cluster.device,
             tensor_parallel=pool.tensor_parallel,
             max_sequences=pool.max_sequences,
+            max_batched_tokens=pool.max_batched_tokens,
             memory_share=pool.memory_share,
             kv_cache_mib=pool.kv_cache_mib,
             in_process=pool.in_process,
@@ -80,7 +82,11 @@ def _arguments(settings: EngineSettings) -> dict[str, Any]:
             "max_num_batched_tokens": max(4096, settings.max_context),
         }
     else:
-        arguments["gpu_memory_utilization"] = settings.memory_share
+        # By itself AsyncLLM takes 2048, which leaves a large GPU half idle while prompts are read.
+        arguments |= {
+            "gpu_memory_utilization": settings.memory_share,
+            "max_num_batched_tokens": settings.max_batched_tokens,
+        }
     return arguments
 
 

@@ -104,7 +104,7 @@ def untied_copy(folder: Path) -> Path:
 async def train_once(pools, groups: Sequence[Sequence[Row]], lr: float) -> dict[str, float]:
     """One update that makes every trajectory of the groups more likely."""
     rows = [replace(row, credit=1.0, pg_weight=0.001) for group in groups for row in group]
-    step = OptimizerStep(shard(rows, pools.policy.ranks, 512))
+    step = OptimizerStep(shard(rows, pools.policy.shards, 512))
     return dict((await pools.policy.train((step,), TrainSettings(lr))).metrics)
 
 
@@ -112,10 +112,11 @@ async def train_once(pools, groups: Sequence[Sequence[Row]], lr: float) -> dict[
     ("tied", "overrides"),
     [
         (True, ["cluster.rollout.in_process=true", "cluster.weight_transfer=shm"]),
+        (True, ["cluster.weight_transfer=shm", "cluster.policy.lora.rank=4"]),
         (False, ["cluster.rollout.in_process=true", "cluster.weight_transfer=gloo", "cluster.policy.ranks=2"]),
         (True, ["cluster.rollout.in_process=false", "cluster.weight_transfer=gloo", "cluster.rollout.engines=2"]),
     ],
-    ids=["tied-shm", "untied-gloo-2-ranks", "async-gloo-2-engines"],
+    ids=["tied-shm", "adapters-shm", "untied-gloo-2-ranks", "async-gloo-2-engines"],
 )
 def test_engines_serve_exactly_the_policys_weights(run_pools, tmp_path, tied, overrides):
     folder = EMBEDDED if tied else untied_copy(tmp_path / "untied")

@@ -420,8 +420,8 @@ def test_the_plan_names_every_pool_with_actors():
     overrides = ["model=qwen3_8b_base", "cluster=4x8", "cluster.rollout.tensor_parallel=2"]
     plan = make_plan(compose_config(overrides))
     engine = plan.pool("experience-engine")
-    assert (engine.actors, engine.gpus, engine.threads, engine.cpus) == (4, 2, 2, 2.0)
-    assert plan.gpus == 12 * 2 + 4 * 2 + 16
+    assert (engine.actors, engine.gpus, engine.threads, engine.cpus) == (2, 2, 2, 2.0)
+    assert plan.gpus == 6 * 2 + 2 * 2 + 16 == 32
     assert plan.cpus == sum(pool.actors * pool.cpus for pool in plan.pools)
     assert "experience-engine" not in make_plan(compose_config([*overrides, "mel=off"]))
 

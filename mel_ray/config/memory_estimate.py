@@ -1,0 +1,225 @@
+"""How much memory and disk a plan needs: arithmetic from a model's sizes, before anything is started.
+
+Bytes throughout. What goes into the parts, and how they compare with what was measured, is in docs/cluster.md.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from mel_ray.config.cluster import PolicyPoolConfig
+from mel_ray.config.schema import Config
+from mel_ray.config.section import algorithms
+from mel_ray.records.problem import Problem
+
+GB = 1_000_000_000
+ITEM = {"float32": 4, "bfloat16": 2, "float16": 2}
+REDUCE_BUCKET = 500_000_000  # elements that DeepSpeed gathers before it reduces them
+LIVE = 1_000_000_000  # parameters that DeepSpeed keeps gathered at most
+CUDA_CONTEXT = 2.5 * GB  # kernels, libraries, communicators
+ENGINE_OVERHEAD = 4 * GB  # activations and CUDA graphs of vLLM
+HOST_OF_ACTOR = 6 * GB  # libraries, pinned buffers, what is read while loading
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSize:
+    """`parameters`: all elements; `linear`: inputs plus outputs, summed over the linear layers an adapter is put on.
+
+    `per_layer`: elements a token leaves in one decoder layer for the backward pass.
+    """
+
+    parameters: int
+    layers: int
+    hidden: int
+    vocabulary: int
+    kv_heads: int
+    head_size: int
+    linear: int
+    per_layer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What one device, node or checkpoint needs, by part."""
+
+    what: str
+    parts: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def total(self) -> float:
+        return sum(self.parts.values())
+
+
+def trained_parameters(config: Config, size: ModelSize) -> int:
+    rank = config.cluster.policy.lora.rank
+    return rank * size.linear if rank else size.parameters
+
+
+def rank_need(config: Config, size: ModelSize) -> Need:
+    """A rank of the policy, at the peak of a step."""
+    pool, item = config.cluster.policy, ITEM[config.model.dtype]
+    trained, ranks = trained_parameters(config, size), pool.ranks
+    parts = {"weights": item * (size.parameters + trained * bool(pool.lora.rank)) / ranks}
+    if not pool.offload:
+        parts |= _optimizer_parts(config, trained)
+    parts["gradient buckets"] = item * min(trained, REDUCE_BUCKET) + 4.0 * size.vocabulary * size.hidden * (
+        not pool.lora.rank
+    )
+    if _has_reference(config) and not pool.lora.rank:
+        parts["reference"] = item * size.parameters / ranks
+    # One comes after the other, so the larger counts.
+    forward = _activations(config, pool, size, item)
+    if ranks > 1:
+        forward["gathered weights"] = float(min(size.parameters, LIVE) * item)
+    step = {"optimizer step": 0.0 if pool.offload else 4.0 * min(trained / ranks, pool.sub_group_size)}
+    parts |= forward if sum(forward.values()) > sum(step.values()) else step
+    if config.cluster.device == "cuda":
+        parts["CUDA"] = CUDA_CONTEXT
+    return Need("policy rank", parts)
+
+
+def _has_reference(config: Config) -> bool:
+    algorithm = config.algorithm
+    return bool(algorithms()[algorithm.advantage].needs_reference(algorithm))
+
+
+def _optimizer_parts(config: Config, trained: int) -> dict[str, float]:
+    """Of one rank: float32 masters where weights are in 16 bits, Adam's moments, gradients."""
+    ranks = config.cluster.policy.ranks
+    parts = {"moments": 8.0 * trained / ranks, "gradients": 4.0 * trained / ranks}
+    if config.model.dtype != "float32":
+        parts["float32 masters"] = 4.0 * trained / ranks
+    if config.mel.enabled and config.mel.combination == "separate":
+        parts["lessons' moments"] = 8.0 * trained / ranks
+    if config.mel.enabled and config.mel.reptile.every:
+        parts["slow weights"] = 4.0 * trained / ranks
+    return parts
+
+
+def _activations(config: Config, pool: PolicyPoolConfig, size: ModelSize, item: int) -> dict[str, float]:
+    """Of the longest microbatch. With checkpointing, a hidden state per layer and one layer computed again."""
+    tokens = max(pool.token_budget, config.model.max_context) / pool.sequence_parallel
+    layer = tokens * size.per_layer * item
+    stored = size.layers * tokens * size.hidden * item + layer if pool.gradient_checkpointing else size.layers * layer
+    # A piece of the logits in float32, their softmax, and the gradients of both.
+    pieces = 4.0 * 4 * min(tokens, pool.logprob_chunk) * size.vocabulary
+    return {"activations": stored, "head pieces": pieces}
+
+
+def kv_bytes_per_token(config: Config, size: ModelSize) -> float:
+    """Of one GPU of an engine."""
+    heads = max(1.0, size.kv_heads / config.cluster.rollout.tensor_parallel)
+    return 2.0 * size.layers * heads * size.head_size * ITEM[config.model.dtype]
+
+
+def engine_need(config: Config, size: ModelSize, gpu_bytes: float) -> Need:
+    """A GPU of an engine, which takes its share of the device and gives what is left to keys and values."""
+    rollout = config.cluster.rollout
+    weights = ITEM[config.model.dtype] * size.parameters / rollout.tensor_parallel
+    if config.cluster.device == "cpu":
+        return Need("engine", {"weights": weights, "keys and values": float(rollout.kv_cache_mib << 20)})
+    overhead = ENGINE_OVERHEAD
+    cache = max(0.0, rollout.memory_share * gpu_bytes - weights - overhead)
+    return Need("engine GPU", {"weights": weights, "keys and values": cache, "activations and CUDA": overhead})
+
+
+def kv_tokens(config: Config, size: ModelSize, gpu_bytes: float) -> int:
+    """Tokens an engine can hold at the same time."""
+    return int(engine_need(config, size, gpu_bytes).parts["keys and values"] / kv_bytes_per_token(config, size))
+
+
+def checkpoint_need(config: Config, size: ModelSize) -> Need:
+    """One checkpoint on disk."""
+    trained, item = trained_parameters(config, size), ITEM[config.model.dtype]
+    parts = {"weights": float(item * trained), "moments": 8.0 * trained}
+    if config.model.dtype != "float32":
+        parts["float32 masters"] = 4.0 * trained
+    extra = _optimizer_parts(config, trained * config.cluster.policy.ranks)
+    parts |= {name: extra[name] for name in ("lessons' moments", "slow weights") if name in extra}
+    return Need("checkpoint", parts)
+
+
+def node_need(config: Config, size: ModelSize) -> Need:
+    """Host memory of the node that holds the most; rank 0 also holds the model once while it is exported."""
+    cluster, item = config.cluster, ITEM[config.model.dtype]
+    trained, policy = trained_parameters(config, size), cluster.policy
+    nodes = max(1, cluster.nodes)
+    ranks = -(-policy.ranks // nodes) if cluster.device == "cpu" else min(policy.ranks, cluster.gpus_per_node or 1)
+    engines = -(-(cluster.rollout.engines + cluster.experience.engines) // nodes)
+    if cluster.device == "cpu":
+        each = rank_need(config, size).total + 1.0 * GB
+        engine = engine_need(config, size, 0.0).total + 1.0 * GB
+        return Need(
+            "node", {"ranks": ranks * each, "engines": engines * engine, "export": float(item * size.parameters)}
+        )
+    parts: dict[str, float] = {"actors": HOST_OF_ACTOR * (ranks + engines * cluster.rollout.tensor_parallel)}
+    if policy.offload:
+        parts["optimizer"] = ranks * sum(_optimizer_parts(config, trained).values())
+    parts["export"] = float(item * size.parameters)
+    return Need("node", parts)
+
+
+def find_memory_problems(
+    config: Config, size: ModelSize, gpu_bytes: float, host_bytes: float | None
+) -> Iterator[Problem]:
+    """Where a plan needs more than there is. `host_bytes`: of a node; None where it is not known."""
+    cluster = config.cluster
+    if cluster.device == "cuda":
+        rank = rank_need(config, size)
+        if rank.total > gpu_bytes:
+            why = f"a rank needs about {rank.total / GB:.0f} GB ({parts_text(rank)}) and a GPU has {gpu_bytes / GB:.0f}"
+            yield Problem("cluster.policy.ranks", cluster.policy.ranks, why, _rank_remedy(config, size, gpu_bytes))
+        tokens, context = kv_tokens(config, size, gpu_bytes), config.model.max_context
+        if tokens < context:
+            weights = engine_need(config, size, gpu_bytes).parts["weights"]
+            why = f"with {weights / GB:.0f} GB of weights an engine has room for {tokens:,} tokens, not for one context"
+            remedy = f"raise cluster.rollout.tensor_parallel or lower model.max_context={context}"
+            yield Problem("cluster.rollout.memory_share", cluster.rollout.memory_share, why, remedy)
+    node = node_need(config, size)
+    if host_bytes is not None and node.total > host_bytes:
+        why = (
+            f"a node needs about {node.total / GB:.0f} GB of memory ({parts_text(node)}) and has {host_bytes / GB:.0f}"
+        )
+        yield Problem("cluster", None, why, "use a smaller model, fewer actors on a node, or larger nodes")
+
+
+def _rank_remedy(config: Config, size: ModelSize, gpu_bytes: float) -> str:
+    """The first of the ways to need less that is enough, else all of them."""
+    found = []
+    policy = config.cluster.policy
+    for ranks in (2 * policy.ranks, 4 * policy.ranks):
+        found.append((f"use {ranks} ranks (cluster.policy.ranks={ranks})", {"ranks": ranks}))
+    if not policy.offload:
+        found.append(("set cluster.policy.offload=true", {"offload": True}))
+    if policy.token_budget > config.model.max_context // 2:
+        fewer = max(1024, policy.token_budget // 2)
+        found.append((f"lower cluster.policy.token_budget to {fewer}", {"token_budget": fewer}))
+    fitting = [text for text, change in found if rank_need(_with_policy(config, change), size).total <= gpu_bytes]
+    return " or ".join(fitting[:3]) or "use a smaller model, or more ranks with cluster.policy.offload=true"
+
+
+def _with_policy(config: Config, change: Mapping[str, object]) -> Config:
+    policy = config.cluster.policy.model_copy(update=dict(change))
+    return config.model_copy(update={"cluster": config.cluster.model_copy(update={"policy": policy})})
+
+
+def parts_text(need: Need) -> str:
+    """The parts from the largest on, those under 1% left out."""
+    shown = sorted(need.parts.items(), key=lambda part: -part[1])
+    return ", ".join(f"{name} {amount / GB:.1f}" for name, amount in shown if amount >= 0.01 * need.total)
+
+
+def memory_text(config: Config, size: ModelSize, gpu_bytes: float) -> str:
+    """What `--check` prints."""
+    needs = [rank_need(config, size), engine_need(config, size, gpu_bytes), node_need(config, size)]
+    trained = trained_parameters(config, size)
+    lines = [f"estimated memory in GB ({size.parameters / 1e9:.2f} billion parameters, {trained / 1e9:.3g} trained):"]
+    lines += [f"  {need.what:<12}{need.total / GB:>7.1f}  {parts_text(need)}" for need in needs]
+    lines.append(f"  an engine holds {kv_tokens(config, size, gpu_bytes):,} tokens of keys and values at a time")
+    checkpoint = checkpoint_need(config, size)
+    export = ITEM[config.model.dtype] * size.parameters
+    disk = checkpoint.total * (config.checkpoint.keep + 1) + export
+    lines.append(
+        f"  checkpoint  {checkpoint.total / GB:>7.1f}  on disk; at most {disk / GB:.1f} with those kept, one in the "
+        "making and the export"
+    )
+    return "\n".join(lines)
