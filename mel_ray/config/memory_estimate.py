@@ -13,7 +13,7 @@ from mel_ray.records.problem import Problem
 
 GB = 1_000_000_000
 ITEM = {"float32": 4, "bfloat16": 2, "float16": 2}
-REDUCE_BUCKET = 500_000_000  # elements that DeepSpeed gathers before it reduces them
+REDUCE_BUCKET = 500_000_000  # elements of the buffer in which DeepSpeed collects gradients, however small the model
 LIVE = 1_000_000_000  # parameters that DeepSpeed keeps gathered at most
 CUDA_CONTEXT = 2.5 * GB  # kernels, libraries, communicators
 ENGINE_OVERHEAD = 4 * GB  # activations and CUDA graphs of vLLM
@@ -61,9 +61,7 @@ def rank_need(config: Config, size: ModelSize) -> Need:
     parts = {"weights": item * (size.parameters + trained * bool(pool.lora.rank)) / ranks}
     if not pool.offload:
         parts |= _optimizer_parts(config, trained)
-    parts["gradient buckets"] = item * min(trained, REDUCE_BUCKET) + 4.0 * size.vocabulary * size.hidden * (
-        not pool.lora.rank
-    )
+    parts["gradient buckets"] = float(item * REDUCE_BUCKET) + 4.0 * size.vocabulary * size.hidden * (not pool.lora.rank)
     if _has_reference(config) and not pool.lora.rank:
         parts["reference"] = item * size.parameters / ranks
     # One comes after the other, so the larger counts.
@@ -83,11 +81,10 @@ def _has_reference(config: Config) -> bool:
 
 
 def _optimizer_parts(config: Config, trained: int) -> dict[str, float]:
-    """Of one rank: float32 masters where weights are in 16 bits, Adam's moments, gradients."""
+    """Of one rank: Adam's moments, gradients, and the float32 weights that it steps, a copy even of float32 ones."""
     ranks = config.cluster.policy.ranks
-    parts = {"moments": 8.0 * trained / ranks, "gradients": 4.0 * trained / ranks}
-    if config.model.dtype != "float32":
-        parts["float32 masters"] = 4.0 * trained / ranks
+    each = trained / ranks
+    parts = {"moments": 8.0 * each, "gradients": 4.0 * each, "float32 masters": 4.0 * each}
     if config.mel.enabled and config.mel.combination == "separate":
         parts["lessons' moments"] = 8.0 * trained / ranks
     if config.mel.enabled and config.mel.reptile.every:
@@ -129,13 +126,8 @@ def kv_tokens(config: Config, size: ModelSize, gpu_bytes: float) -> int:
 
 def checkpoint_need(config: Config, size: ModelSize) -> Need:
     """One checkpoint on disk."""
-    trained, item = trained_parameters(config, size), ITEM[config.model.dtype]
-    parts = {"weights": float(item * trained), "moments": 8.0 * trained}
-    if config.model.dtype != "float32":
-        parts["float32 masters"] = 4.0 * trained
-    extra = _optimizer_parts(config, trained * config.cluster.policy.ranks)
-    parts |= {name: extra[name] for name in ("lessons' moments", "slow weights") if name in extra}
-    return Need("checkpoint", parts)
+    everything = _optimizer_parts(config, trained_parameters(config, size) * config.cluster.policy.ranks)
+    return Need("checkpoint", {name: part for name, part in everything.items() if name != "gradients"})
 
 
 def node_need(config: Config, size: ModelSize) -> Need:

@@ -118,12 +118,11 @@ def make_plan(config: Config) -> Plan:
 def disk_bytes(config: Config, weight_bytes: int) -> int:
     """Disk space a run needs: its checkpoints, one more while it is written, and the export.
 
-    A checkpoint holds the weights, in float32 too where the model is in bfloat16, Adam's two moments, the second Adam
-    state of `mel.combination=separate` and the slow weights of Reptile. `weight_bytes`: size of the model's weight
-    files.
+    A checkpoint holds the weights in float32, whatever the model's type, Adam's two moments, the second Adam state of
+    `mel.combination=separate` and the slow weights of Reptile. `weight_bytes`: size of the model's weight files.
     """
     floats = 3
     if config.mel.enabled:
         floats += 2 * (config.mel.combination == "separate") + (config.mel.reptile.every > 0)
-    states = floats if config.model.dtype == "float32" else 2 * floats + 1
+    states = floats if config.model.dtype == "float32" else 2 * floats
     return weight_bytes * (states * (config.checkpoint.keep + 1) + 1) + (8 << 20)

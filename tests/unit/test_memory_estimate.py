@@ -114,11 +114,10 @@ def test_what_needs_less_is_estimated_to_need_less(sizes):
     assert more.parts["reference"] == base.parts["weights"]
 
 
-def test_a_checkpoint_holds_weights_masters_and_moments(sizes):
-    # 18 bytes a parameter less the gradients: 14 of bfloat16 models.
-    assert checkpoint_need(paper("cluster=2x8"), sizes["8B"]).total == 14 * sizes["8B"].parameters
+def test_a_checkpoint_holds_float32_weights_and_moments(sizes):
+    assert checkpoint_need(paper("cluster=2x8"), sizes["8B"]).total == 12 * sizes["8B"].parameters
     lora = checkpoint_need(paper("cluster=2x8", "cluster.policy.lora.rank=16"), sizes["8B"])
-    assert lora.total == 14 * 16 * sizes["8B"].linear
+    assert lora.total == 12 * 16 * sizes["8B"].linear
 
 
 def test_host_memory_counts_what_is_offloaded(sizes):
