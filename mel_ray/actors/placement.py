@@ -85,7 +85,7 @@ class Placement:
 
 
 def resources_of(plan: PoolPlan) -> dict[str, Any]:
-    return {"num_cpus": plan.cpus, "num_gpus": plan.gpus}
+    return {"num_cpus": plan.cpus, "num_gpus": plan.gpus * plan.share}
 
 
 def options_of(plan: PoolPlan, number: int, placement: Placement | None) -> dict[str, Any]:

@@ -127,7 +127,10 @@ def plan_text(config: Config) -> str:
     """Pools, resources and batch arithmetic."""
     plan, rollout, mel = make_plan(config), config.rollout, config.mel
     lines = [f"{'pool':<20}{'actors':>7}{'CPUs':>7}{'GPUs':>6}  runs"]
-    lines += [f"{p.name:<20}{p.actors:>7}{p.actors * p.cpus:>7g}{p.actors * p.gpus:>6}  {p.kind}" for p in plan.pools]
+    lines += [
+        f"{p.name:<20}{p.actors:>7}{p.actors * p.cpus:>7g}{p.actors * p.gpus * p.share:>6g}  {p.kind}"
+        for p in plan.pools
+    ]
     lines.append(f"{'in all':<20}{sum(p.actors for p in plan.pools):>7}{plan.cpus:>7g}{plan.gpus:>6}")
     lines.append("")
     lines.append(

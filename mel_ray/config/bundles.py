@@ -39,10 +39,15 @@ class Bundle:
 
 
 def bundles_of(plan: Plan) -> list[Bundle]:
-    """One bundle an actor, in the order of the pools."""
-    return [
-        Bundle(((pool.name, number),), pool.cpus, pool.gpus) for pool in plan.pools for number in range(pool.actors)
-    ]
+    """One bundle an actor, in the order of the pools; a rank and the engine on its GPU have one together."""
+    whole = [pool for pool in plan.pools if pool.share == 1.0]
+    shared = [pool for pool in plan.pools if pool.share < 1.0]
+    found = [Bundle(((pool.name, number),), pool.cpus, pool.gpus) for pool in whole for number in range(pool.actors)]
+    for number in range(max((pool.actors for pool in shared), default=0)):
+        members = [pool for pool in shared if number < pool.actors]
+        names = tuple((pool.name, number) for pool in members)
+        found.append(Bundle(names, sum(pool.cpus for pool in members), max(pool.gpus for pool in members)))
+    return found
 
 
 @dataclass(slots=True)

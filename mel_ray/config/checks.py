@@ -214,6 +214,32 @@ def _cluster(config: Config) -> Iterator[Problem]:
             "lower it",
         )
     yield from _sharing(cluster.policy)
+    if cluster.colocated:
+        yield from _colocated(config)
+
+
+def _colocated(config: Config) -> Iterator[Problem]:
+    """An engine and a rank on each GPU, one of them asleep."""
+    cluster, key, off = config.cluster, "cluster.colocated", "use cluster.colocated=false"
+    if cluster.device == "cpu":
+        yield Problem(key, True, "on CPU engines and ranks share the memory anyway", off)
+        return
+    if cluster.rollout.tensor_parallel > 1:
+        width = cluster.rollout.tensor_parallel
+        why = "an engine that shares its GPU with a rank has one GPU"
+        yield Problem("cluster.rollout.tensor_parallel", width, why, f"use 1, or {off[4:]}")
+    if cluster.rollout.engines != cluster.policy.ranks:
+        why = f"each engine shares its GPU with one rank, and cluster.policy.ranks={cluster.policy.ranks}"
+        yield Problem("cluster.rollout.engines", cluster.rollout.engines, why, "make both equal")
+    if cluster.experience.engines:
+        why = "no GPU is left for engines of its own"
+        yield Problem("cluster.experience.engines", cluster.experience.engines, why, "use 0: the engines are lent")
+    if config.driver.capacity:
+        why = "an engine that sleeps while the policy trains cannot explore ahead"
+        yield Problem("driver.capacity", config.driver.capacity, why, f"use 0, or {off[4:]}")
+    if config.rollout.partial:
+        why = "an engine that sleeps while the policy trains keeps no unfinished sequence"
+        yield Problem("rollout.partial", True, why, f"use false, or {off[4:]}")
 
 
 def _sharing(policy: PolicyPoolConfig) -> Iterator[Problem]:

@@ -119,6 +119,8 @@ class ClusterConfig(Section):
     """Number of machines."""
     gpus_per_node: int = Field(0, ge=0)
     """GPUs of each machine."""
+    colocated: bool = False
+    """A rollout engine and a policy rank share each GPU; the engine sleeps while the policy trains."""
     gpu_memory: float = Field(80.0, gt=0.0)
     """Memory of a GPU in GB (10^9 bytes), for the estimate of `mel check`; a GPU of this machine is asked instead."""
     weight_transfer: Transport = "auto"

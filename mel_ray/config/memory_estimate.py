@@ -102,6 +102,14 @@ def _activations(config: Config, pool: PolicyPoolConfig, size: ModelSize, item: 
     return {"activations": stored, "head pieces": pieces}
 
 
+PASSING = ("activations", "head pieces", "gathered weights", "optimizer step")
+
+
+def resident(need: Need) -> float:
+    """What stays on a rank's GPU while it does nothing."""
+    return sum(amount for name, amount in need.parts.items() if name not in PASSING)
+
+
 def kv_bytes_per_token(config: Config, size: ModelSize) -> float:
     """Of one GPU of an engine."""
     heads = max(1.0, size.kv_heads / config.cluster.rollout.tensor_parallel)
@@ -160,11 +168,14 @@ def find_memory_problems(
         if rank.total > gpu_bytes:
             why = f"a rank needs about {rank.total / GB:.0f} GB ({parts_text(rank)}) and a GPU has {gpu_bytes / GB:.0f}"
             yield Problem("cluster.policy.ranks", cluster.policy.ranks, why, _rank_remedy(config, size, gpu_bytes))
+        if cluster.colocated and rank.total <= gpu_bytes:
+            yield from _shared_gpu(config, rank, engine_need(config, size, gpu_bytes), gpu_bytes)
         tokens, context = kv_tokens(config, size, gpu_bytes), config.model.max_context
         if tokens < context:
             weights = engine_need(config, size, gpu_bytes).parts["weights"]
             why = f"with {weights / GB:.0f} GB of weights an engine has room for {tokens:,} tokens, not for one context"
-            remedy = f"raise cluster.rollout.tensor_parallel or lower model.max_context={context}"
+            way = "cluster.rollout.memory_share" if cluster.colocated else "cluster.rollout.tensor_parallel"
+            remedy = f"raise {way} or lower model.max_context={context}"
             yield Problem("cluster.rollout.memory_share", cluster.rollout.memory_share, why, remedy)
     node = node_need(config, size)
     if host_bytes is not None and node.total > host_bytes:
@@ -174,23 +185,52 @@ def find_memory_problems(
         yield Problem("cluster", None, why, "use a smaller model, fewer actors on a node, or larger nodes")
 
 
+def _shared_gpu(config: Config, rank: Need, engine: Need, gpu_bytes: float) -> Iterator[Problem]:
+    """A rank rests while the engine explores; the engine sleeps while the rank trains, but for its context."""
+    share, less = config.cluster.rollout.memory_share, _less_of_a_rank(config)
+    if resident(rank) + engine.total > gpu_bytes:
+        left = int((1 - resident(rank) / gpu_bytes) * 100) / 100
+        why = (
+            f"the resting rank holds {resident(rank) / GB:.0f} of {gpu_bytes / GB:.0f} GB, which leaves {left:g} of it"
+        )
+        yield Problem("cluster.rollout.memory_share", share, why, f"use at most {left:g}{less}")
+    if rank.total + CUDA_CONTEXT > gpu_bytes:
+        why = (
+            f"a training rank needs about {rank.total / GB:.0f} GB and the sleeping engine {CUDA_CONTEXT / GB:.1f}, "
+            f"and the GPU has {gpu_bytes / GB:.0f}"
+        )
+        yield Problem("cluster.colocated", True, why, f"lower cluster.policy.token_budget{less}")
+
+
+def _less_of_a_rank(config: Config) -> str:
+    return "" if config.cluster.policy.offload else ", or set cluster.policy.offload=true"
+
+
 def _rank_remedy(config: Config, size: ModelSize, gpu_bytes: float) -> str:
-    """The first of the ways to need less that is enough, else all of them."""
+    """What is enough: more ranks and fewer engines on the same GPUs, an optimizer on the host, smaller microbatches."""
+    cluster, policy = config.cluster, config.cluster.policy
+    gpus, width = cluster.nodes * cluster.gpus_per_node, cluster.rollout.tensor_parallel
+
+    def fits(**changes: object) -> bool:
+        return rank_need(_with_policy(config, changes), size).total <= gpu_bytes
+
     found = []
-    policy = config.cluster.policy
-    for ranks in (2 * policy.ranks, 4 * policy.ranks):
-        found.append((f"use {ranks} ranks (cluster.policy.ranks={ranks})", {"ranks": ranks}))
-    if not policy.offload:
-        found.append(("set cluster.policy.offload=true", {"offload": True}))
-    if policy.token_budget > config.model.max_context // 2:
-        fewer = max(1024, policy.token_budget // 2)
-        found.append((f"lower cluster.policy.token_budget to {fewer}", {"token_budget": fewer}))
-    fitting = [text for text, change in found if rank_need(_with_policy(config, change), size).total <= gpu_bytes]
-    return " or ".join(fitting[:3]) or "use a smaller model, or more ranks with cluster.policy.offload=true"
+    others = [] if cluster.colocated else range(policy.ranks + 1, gpus - width + 1)
+    for ranks in others:
+        if fits(ranks=ranks):
+            engines = (gpus - ranks) // width
+            found.append(f"use cluster.policy.ranks={ranks} cluster.rollout.engines={engines}")
+            break
+    if not policy.offload and fits(offload=True):
+        found.append("set cluster.policy.offload=true")
+    fewer = policy.token_budget // 2
+    if fewer >= config.model.max_context and fits(token_budget=fewer):
+        found.append(f"use cluster.policy.token_budget={fewer}")
+    return " or ".join(found) or "use more GPUs or a smaller model"
 
 
-def _with_policy(config: Config, change: Mapping[str, object]) -> Config:
-    policy = config.cluster.policy.model_copy(update=dict(change))
+def _with_policy(config: Config, changes: Mapping[str, object]) -> Config:
+    policy = config.cluster.policy.model_copy(update=dict(changes))
     return config.model_copy(update={"cluster": config.cluster.model_copy(update={"policy": policy})})
 
 

@@ -1,5 +1,6 @@
 """From configuration to the plan of a run: pools, what their actors ask of Ray, batch arithmetic, disk space."""
 
+import math
 import os
 import subprocess
 from dataclasses import dataclass, replace
@@ -45,7 +46,8 @@ def _gpu_memory() -> float | None:
 class PoolPlan:
     """A pool of equal actors; `name` also begins the names of its actors and logs.
 
-    Of each actor: `cpus` and `gpus` as asked of Ray, and the `threads` its libraries may use.
+    Of each actor: the `cpus` it asks Ray for, the GPUs it runs on and its `share` of them, and the `threads` its
+    libraries may use.
     """
 
     name: str
@@ -54,6 +56,7 @@ class PoolPlan:
     cpus: float
     gpus: int = 0
     threads: int = 1
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class Plan:
 
     @property
     def gpus(self) -> int:
-        return sum(pool.actors * pool.gpus for pool in self.pools)
+        return math.ceil(sum(pool.actors * pool.gpus * pool.share for pool in self.pools))
 
     def pool(self, name: str) -> PoolPlan:
         """
@@ -95,11 +98,12 @@ def make_plan(config: Config) -> Plan:
     """
     cluster = config.cluster
     is_cuda, rollout = cluster.device == "cuda", cluster.rollout
+    share = 0.5 if cluster.colocated else 1.0
 
     def engines(name: str, count: int) -> PoolPlan:
         kind = "vLLM, in process" if rollout.in_process else "vLLM AsyncLLM"
         gpus = rollout.tensor_parallel if is_cuda else 0
-        return PoolPlan(name, kind, count, rollout.cpus, gpus, rollout.threads)
+        return PoolPlan(name, kind, count, rollout.cpus, gpus, rollout.threads, share)
 
     lent = "own engines" if cluster.experience.engines else "borrows the rollout pool's engines"
     policy = cluster.policy
@@ -108,7 +112,7 @@ def make_plan(config: Config) -> Plan:
         PoolPlan("verifier", "Math-Verify in killable processes", cluster.verifier.actors, cluster.verifier.cpus),
         PoolPlan("experience", lent, cluster.experience.actors, cluster.experience.cpus),
         engines("experience-engine", cluster.experience.engines if config.mel.enabled else 0),
-        PoolPlan("policy", "DeepSpeed ZeRO-3", policy.ranks, policy.cpus, int(is_cuda), policy.threads),
+        PoolPlan("policy", "DeepSpeed ZeRO-3", policy.ranks, policy.cpus, int(is_cuda), policy.threads, share),
     )
     trajectories = config.rollout.prompts_per_step * config.rollout.group_size
     updates = config.algorithm.minibatches

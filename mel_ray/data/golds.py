@@ -20,7 +20,7 @@ from mel_ray.data.options import options_of
 from mel_ray.records.question import Truth
 from mel_ray.rewards.registry import final_boxes, plain_form
 
-_FORMULA = re.compile(r"(?<!\\)\$\$?((?:[^$\\]|\\.)+)(?<!\\)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_FORMULA = re.compile(r"(?<!\\)(\$\$?)((?:[^$\\]|\\.)+)(?<!\\)\1|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _BETWEEN = re.compile(r"[\s,;.]*(?:\b(?:and|or)\b)?[\s,;.]*")
 _KEPT_STOP = re.compile(r"(?:\.\.|[A-Za-z]\.[A-Za-z]+\.|\\right\.|\\left\.)$")
 
@@ -140,7 +140,7 @@ def undressed(answer: str) -> str:
     text = _without_stop(answer.strip())
     outside = _FORMULA.split(text)[:: _FORMULA.groups + 1]
     if len(outside) > 1 and all(_BETWEEN.fullmatch(one) for one in outside):
-        text = _FORMULA.sub(lambda match: next(filter(None, match.groups())).strip(), text)
+        text = _FORMULA.sub(lambda match: next(filter(None, match.groups()[1:])).strip(), text)
     return _without_stop(text.strip())
 
 

@@ -37,7 +37,7 @@ class Loop:
 
     async def run(self, watch: "Watch") -> None:
         """From the state's step to the last; the engines begin with the trainer's very weights."""
-        await self.publisher.publish(self.state.version)
+        await self._give_weights(self.state.version)
         async with asyncio.TaskGroup() as exploring:
             # A failed exploration ends the run, whatever the learner is waiting for.
             self.buffer.start = exploring.create_task
@@ -68,11 +68,13 @@ class Loop:
             await self.engines.pause()  # on policy nothing is sampled while the policy trains
         self.guard.watch(explored)
         engine_measures = await self.engines.measures()
+        if self.cfg.cluster.colocated:
+            await self.engines.sleep()
         learned = await self.learner.learn(step, explored, self.state.version)
         clock.lap("time/train")
         version = self.state.version + learned.update.moved
         try:
-            if learned.update.moved:
+            if learned.update.moved or self.cfg.cluster.colocated:
                 await self.publish(version)
             await self.engines.resume()
             clock.lap("time/publish")
@@ -94,8 +96,15 @@ class Loop:
         is_in_flight = self.cfg.driver.publish == "in_flight"
         async with self.order.publishing(version):
             await (self.engines.pause() if is_in_flight else self.engines.drain())
-            await self.publisher.publish(version, self.cfg.driver.keep_kv)
+            await self._give_weights(version)
             await self.engines.resume()
+
+    async def _give_weights(self, version: int) -> None:
+        if self.cfg.cluster.colocated:
+            await self.engines.wake("weights")
+        await self.publisher.publish(version, self.cfg.driver.keep_kv)
+        if self.cfg.cluster.colocated:
+            await self.engines.wake("kv_cache")
 
 
 class Watch:

@@ -153,7 +153,11 @@ class Pools(SamplingPools):
         await self._placement.ready(self.config.cluster.deadlines.start)
         async with asyncio.TaskGroup() as starting:
             for pool in self._all:
-                starting.create_task(pool.ready())
+                if pool is not self.policy or not self.config.cluster.colocated:
+                    starting.create_task(pool.ready())
+        if self.config.cluster.colocated:  # an engine finds out at its start how much of the GPU is free
+            await self.engines.sleep()
+            await self.policy.ready()
         if checkpoint is not None:
             await self.policy.load(checkpoint)
         await self.publisher.connect()

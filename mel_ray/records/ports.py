@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from mel_ray.records.evaluation import Answered, Benchmark
 from mel_ray.records.reports import DeviceFacts, EvalReport, StepReport, UpdateReport
@@ -148,6 +148,14 @@ class Engines(Protocol):
         ...
 
     async def resume(self) -> None: ...
+
+    async def sleep(self) -> None:
+        """Leave the GPUs to the policy; nothing may be running."""
+        ...
+
+    async def wake(self, part: Literal["weights", "kv_cache"]) -> None:
+        """Take memory again, for weights that are then published, and for keys and values."""
+        ...
 
 
 class Lender(Protocol):

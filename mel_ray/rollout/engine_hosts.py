@@ -35,6 +35,14 @@ class Host(Protocol):
         """What the tokens of all later steps are said to be sampled with."""
         ...
 
+    async def sleep(self) -> None:
+        """Give the GPU's memory back, weights, keys and values included."""
+        ...
+
+    async def wake(self, part: str) -> None:
+        """Take memory again for `weights`, which then hold anything, or for the `kv_cache`."""
+        ...
+
 
 class AsyncHost:
     """AsyncLLM: the engine core runs in a process of its own."""
@@ -65,6 +73,12 @@ class AsyncHost:
 
     async def name_weights(self, version: str) -> None:
         await self._llm.update_weight_version(version)
+
+    async def sleep(self) -> None:
+        await self._llm.sleep(level=2)
+
+    async def wake(self, part: str) -> None:
+        await self._llm.wake_up([part])
 
 
 class InProcessHost:
@@ -172,3 +186,9 @@ class InProcessHost:
 
     async def name_weights(self, version: str) -> None:
         await self._call(lambda: self._llm.set_weight_version(version))
+
+    async def sleep(self) -> None:
+        raise RuntimeError("only an engine on a GPU of its own or shared with a rank can sleep")
+
+    async def wake(self, part: str) -> None:
+        raise RuntimeError("this engine never sleeps")

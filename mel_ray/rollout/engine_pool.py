@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import ray
 
@@ -64,6 +64,12 @@ class EngineActor:
     async def resume(self) -> None:
         await self._engine.resume()
 
+    async def sleep(self) -> None:
+        await self._engine.sleep()
+
+    async def wake(self, part: Literal["weights", "kv_cache"]) -> None:
+        await self._engine.wake(part)
+
     async def begin_update(self) -> None:
         await self._engine.begin_update()
 
@@ -109,6 +115,12 @@ class Engine:
 
     async def resume(self) -> None:
         await self.handle.ask(EngineActor.resume, self._deadlines.publish)
+
+    async def sleep(self) -> None:
+        await self.handle.ask(EngineActor.sleep, self._deadlines.publish)
+
+    async def wake(self, part: Literal["weights", "kv_cache"]) -> None:
+        await self.handle.ask(EngineActor.wake, self._deadlines.publish, f"wake {part}", part)
 
     async def begin_update(self) -> None:
         await self.handle.ask(EngineActor.begin_update, self._deadlines.publish)
@@ -292,6 +304,13 @@ class AllEngines:
 
     async def resume(self) -> None:
         await asyncio.gather(*(pool.resume() for pool in self._pools))
+
+    async def sleep(self) -> None:
+        """Leave the GPUs to the policy."""
+        await asyncio.gather(*(engine.sleep() for engine in self.engines))
+
+    async def wake(self, part: Literal["weights", "kv_cache"]) -> None:
+        await asyncio.gather(*(engine.wake(part) for engine in self.engines))
 
     async def measures(self) -> dict[str, float]:
         """Means over engines of the time since the last call: share with work, share paused, tokens per second and

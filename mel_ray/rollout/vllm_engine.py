@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mel_ray.config.schema import Config
 from mel_ray.records.reports import EngineClock
@@ -34,6 +34,7 @@ class EngineSettings:
     in_process: bool
     transport: str
     seed: int
+    sleeps: bool = False
 
     @classmethod
     def of(cls, config: Config, model_folder: Path) -> "EngineSettings":
@@ -51,6 +52,7 @@ class EngineSettings:
             in_process=pool.in_process,
             transport=transport_of(config.cluster),
             seed=config.run.seed,
+            sleeps=config.cluster.colocated,
         )
 
 
@@ -86,6 +88,7 @@ def _arguments(settings: EngineSettings) -> dict[str, Any]:
         arguments |= {
             "gpu_memory_utilization": settings.memory_share,
             "max_num_batched_tokens": settings.max_batched_tokens,
+            "enable_sleep_mode": settings.sleeps,
         }
     return arguments
 
@@ -202,6 +205,20 @@ class VllmEngine:
         if self.is_paused:
             self._set_paused(False)
             await self._host.resume()
+
+    async def sleep(self) -> None:
+        """Leave the GPU to others, until `wake`. What the engine held is gone: weights, keys and values.
+
+        Raises:
+            RuntimeError: requests are running.
+        """
+        if self.running:
+            raise RuntimeError(f"{self.running} requests are running, so the engine cannot sleep")
+        await self._host.sleep()
+
+    async def wake(self, part: Literal["weights", "kv_cache"]) -> None:
+        """Take memory for the weights, before they are received, and for keys and values after."""
+        await self._host.wake(part)
 
     def _set_paused(self, is_paused: bool) -> None:
         self.is_paused = is_paused

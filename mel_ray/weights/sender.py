@@ -93,6 +93,7 @@ class FlatSender(WeightSender):
                 name, tensor = next(stream)
                 if name != expected:
                     raise RuntimeError(f"weights came as {name}, announced as {expected}")
+                tensor = tensor.cpu()
                 with self.phases.measure("copy and checksum" if changes is None else "compare and checksum"):
                     if changes is None:
                         checksums[name] = copied_checksum(tensor, target)

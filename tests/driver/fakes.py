@@ -140,6 +140,15 @@ class FakePublisher:
 class FakeEngines:
     engines = ()
 
+    def __init__(self, world: World | None = None) -> None:
+        self.world = world or World({})
+
+    async def sleep(self) -> None:
+        self.world.note("asleep", "")
+
+    async def wake(self, part: str) -> None:
+        self.world.note("awake", part)
+
     async def drain(self) -> None:
         return None
 
@@ -244,5 +253,5 @@ def make(
     buffer = Buffer(Batches(explorer.explore, data, cfg), cfg.driver.capacity, cfg.run.steps)
     options = cfg.mel.memory
     learner = Learner(cfg, policy, Memory(options.size, options.max_age, 0, world.store), archive)
-    loop = Loop(cfg, run_state, data, buffer, learner, FakePublisher(world), FakeEngines())
+    loop = Loop(cfg, run_state, data, buffer, learner, FakePublisher(world), FakeEngines(world))
     return System(cfg, world, loop, explorer, learner, policy, rollout, archive)

@@ -176,6 +176,18 @@ async def test_a_resumed_loop_continues_and_repeats_nothing(tmp_path, memory):
     assert second.loop.state == system.loop.state
 
 
+async def test_engines_that_share_their_gpus_sleep_while_the_policy_trains_and_wake_with_new_weights(tmp_path):
+    world = World({"a": "cw"})
+    system, _, watch = make_run(
+        tmp_path, world, "run.steps=2", "cluster=1x1", "checkpoint.every=0", "eval.after=false", "eval.before=false"
+    )
+    await system.loop.run(watch)
+    kinds = [kind for kind, _ in world.events if kind in ("asleep", "awake", "published", "trained")]
+    turn = ["awake", "published", "awake"]
+    assert kinds == [*turn, "asleep", "trained", *turn, "asleep", "trained", *turn]
+    assert [part for kind, part in world.events if kind == "awake"] == ["weights", "kv_cache"] * 3
+
+
 async def test_an_incomplete_checkpoint_is_never_the_latest(tmp_path):
     assert latest_checkpoint(tmp_path) is None
     (tmp_path / "step-000009").mkdir()

@@ -8,6 +8,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from mel_ray.actors.placement import Placement
+from mel_ray.config.load import compose_config
 from mel_ray.config.plan import Plan, PoolPlan, make_plan
 from mel_ray.records.problem import ConfigError
 from tests.unit.builders import config_of
@@ -59,6 +60,15 @@ async def test_ranks_fill_one_node_and_every_gpu_serves_one_actor(two_nodes):
     gpus = [(node, gpu) for name in ("policy", "rollout") for node, ids in found[name] for gpu in ids]
     assert len(gpus) == len(set(gpus)) == 16
     assert len(found["verifier"]) == 8
+
+
+async def test_a_rank_and_an_engine_that_take_turns_are_given_the_same_gpu(two_nodes):
+    plan = make_plan(compose_config(["cluster=2x8", "cluster.colocated=true"]))
+    placement = Placement(plan)
+    await placement.ready(60)
+    found = started(plan, placement)
+    assert found["policy"] == found["rollout"]
+    assert len({(node, *gpus) for node, gpus in found["policy"]}) == 16
 
 
 async def test_no_engine_is_split_beside_loose_ranks(two_nodes):

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mel_ray.config.bundles import Bundle, Node, assign, bundles_of
+from mel_ray.config.load import compose_config
 from mel_ray.config.plan import make_plan
 from mel_ray.records.problem import ConfigError
 from tests.unit.builders import config_of
@@ -47,6 +48,19 @@ def test_the_presets_fit_and_their_ranks_are_packed(preset, nodes, ranks_on):
     names = rank_nodes(wanted, found)
     assert len(set(names)) == ranks_on
     assert names == sorted(names)  # numbered in the order of the nodes
+
+
+@pytest.mark.parametrize(("preset", "gpus"), [("1x1", 1), ("1x8", 8), ("2x8", 16)])
+def test_an_engine_and_a_rank_that_take_turns_have_one_gpu_together(preset, gpus):
+    plan = make_plan(compose_config([f"cluster={preset}", "cluster.colocated=true"]))
+    assert plan.gpus == gpus
+    together = [one for one in bundles_of(plan) if one.gpus]
+    assert [one.members for one in together] == [(("rollout", n), ("policy", n)) for n in range(gpus)]
+    assert {one.gpus for one in together} == {1}
+    nodes = nodes_of(*[min(gpus, 8)] * -(-gpus // 8))
+    assert rank_nodes(bundles_of(plan), assign(bundles_of(plan), nodes)) == sorted(
+        node.name for node in nodes for _ in range(int(node.gpus))
+    )
 
 
 def test_an_engine_of_four_beside_loose_ranks_is_placed():

@@ -327,24 +327,24 @@ def test_both_ends_find_the_same_checksum_whatever_the_order_and_layout():
 
 
 @pytest.mark.parametrize(
-    ("device", "nodes", "expected"), [("cpu", 1, "shm"), ("cpu", 2, "gloo"), ("cuda", 1, "nccl"), ("cuda", 3, "nccl")]
-)
-def test_the_transport_that_fits_is_chosen_and_has_no_problems(device, nodes, expected):
-    cluster = config_of().cluster.model_copy(update={"device": device, "nodes": nodes})
+    ("device", "nodes", "colocated", "expected"),
+    [("cpu", 1, False, "shm"), ("cpu", 2, False, "gloo"), ("cuda", 1, False, "nccl"), ("cuda", 3, False, "nccl"),
+     ("cuda", 1, True, "shm"), ("cuda", 2, True, "gloo")],
+)  # fmt: skip
+def test_the_transport_that_fits_is_chosen_and_has_no_problems(device, nodes, colocated, expected):
+    cluster = config_of().cluster.model_copy(update={"device": device, "nodes": nodes, "colocated": colocated})
     chosen = transport_of(cluster)
     assert chosen == expected
     assert list(TRANSPORTS[chosen].problems(cluster)) == []
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_transport_that_does_not_fit_names_those_that_do(transport):
-    base, one = config_of().cluster, TRANSPORTS[transport]
-    other = "cuda" if one.device == "cpu" else "cpu"
-    wrong = base.model_copy(update={"weight_transfer": transport, "device": other})
-    (problem,) = one.problems(wrong)
-    fitting = [name for name, each in TRANSPORTS.items() if each.device == other]
+@pytest.mark.parametrize(("changes", "why"), [({"device": "cpu"}, "needs GPUs"), ({"colocated": True}, "on one GPU")])
+def test_a_transport_that_does_not_fit_names_those_that_do(changes, why):
+    wrong = config_of().cluster.model_copy(update={"weight_transfer": "nccl", "device": "cuda"} | changes)
+    (problem,) = TRANSPORTS["nccl"].problems(wrong)
     assert problem.path == "cluster.weight_transfer"
-    assert all(name in problem.remedy for name in fitting)
+    assert why in problem.why
+    assert "use auto, shm or gloo" in problem.remedy
 
 
 def test_a_transport_of_one_machine_does_not_reach_several():
