@@ -107,7 +107,7 @@ class Tally:
         self.sampled = self.tried = self.stale = 0
         self.ages: list[int] = []
 
-    async def record(self, step: int, rows: Sequence[Row]) -> None:
+    async def record(self, step: int, rows: Sequence[Row], version: int = 0) -> None:
         version = self._loop().state.version
         for row in rows:
             self.sampled += row.tokens + sum(replay.tokens for replay in row.replays)

@@ -20,7 +20,7 @@ from mel_ray.records.row import Row
 class NoArchive:
     """Nothing is written while we measure."""
 
-    async def record(self, step: int, rows: Sequence[Row]) -> None:
+    async def record(self, step: int, rows: Sequence[Row], version: int = 0) -> None:
         return None
 
 

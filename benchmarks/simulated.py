@@ -24,7 +24,7 @@ from mel_ray.driver.buffer import Buffer
 from mel_ray.driver.explorer import Explorer
 from mel_ray.driver.learner import Learner
 from mel_ray.driver.loop import Loop
-from mel_ray.driver.order import Order
+from mel_ray.driver.order import AsItComes, Order
 from mel_ray.driver.state import RunState
 from mel_ray.mel.memory import Memory
 from mel_ray.policy.batch import rows_in
@@ -229,9 +229,11 @@ class SimulatedPolicy:
     def __init__(self, rates: Rates, ranks: int) -> None:
         self._rates, self.ranks, self.shards, self.facts = rates, ranks, ranks, DeviceFacts()
         self.updates: list[tuple[OptimizerStep, ...]] | None = []  # None: they are not kept
+        self.settings: list[TrainSettings] = []  # of every update, those without steps included
         self.busy, self.trained = 0.0, 0
 
     async def train(self, steps: Sequence[OptimizerStep], settings: TrainSettings) -> UpdateReport:
+        self.settings.append(settings)
         if not steps:
             return UpdateReport({}, 0)
         if self.updates is not None:
@@ -278,7 +280,7 @@ class Rows:
     def __init__(self) -> None:
         self.steps: dict[int, list[Row]] = {}
 
-    async def record(self, step: int, rows: Sequence[Row]) -> None:
+    async def record(self, step: int, rows: Sequence[Row], version: int = 0) -> None:
         self.steps[step] = list(rows)
 
 
@@ -334,12 +336,12 @@ class Simulation:
     @cached_property
     def loop(self) -> Loop:
         config, memory = self.config, self.config.mel.memory
-        explorer = self.explorer_type(config, self.rollout, self.rewards, self.experience, self.order)
-        buffer = Buffer(
-            Batches(explorer.explore, self.data, config, self.waiting), config.driver.capacity, config.run.steps
-        )
+        order = self.order or AsItComes()
+        explorer = self.explorer_type(config, self.rollout, self.rewards, self.experience, order)
+        batches = Batches(explorer.explore, self.data, config, self.waiting)
+        buffer = Buffer(batches, config.driver.capacity, config.run.steps, order.closed)
         learner = Learner(config, self.policy, Memory(memory.size, memory.max_age, 0, Store()), self.archive or Rows())
         publisher = SimulatedPublisher(self.pool, self.rates, config)
         state = self.state or RunState()
         engines = AllEngines([self.pool])
-        return Loop(config, state, self.data, buffer, learner, publisher, engines, self.order)
+        return Loop(config, state, self.data, buffer, learner, publisher, engines, order)

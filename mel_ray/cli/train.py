@@ -86,7 +86,9 @@ def make_sinks(config: Config, folder: RunFolder, done: int) -> list[Sink]:
         settings = config.observe
         dump = config.model_dump(mode="json")
         sinks.append(WandbSink(folder.path, str(config.run.name), settings.wandb_project, settings.wandb, dump))
-    sinks.append(make_console(config.observe.console, config.run.steps, done, config.driver.capacity))
+    sinks.append(
+        make_console(config.observe.console, config.run.steps, done, config.driver.capacity, config.rollout.partial)
+    )
     return sinks
 
 
@@ -108,7 +110,8 @@ async def run_steps(
         sinks = make_sinks(config, folder, state.step)
         status = "failed"
         try:
-            archive = RunArchive(folder, pools.store, config.observe.trajectories, config.run.seed)
+            is_repeatable = config.driver.publish == "drain" and not config.rollout.partial
+            archive = RunArchive(folder, pools.store, config.observe.trajectories, config.run.seed, is_repeatable)
             ahead = waiting.put_into(pools.store)
             loop = make_loop(config, pools, prepared.prompts.prompts, archive, state, ahead)
             memory = loop.learner.memory

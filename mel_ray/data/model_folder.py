@@ -1,6 +1,7 @@
 """Finding a model's folder: the embedded model, a local folder, or a hub id."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,29 @@ def find_folder(path: str, hub_files: Sequence[str]) -> Path:
     if not folder.is_dir():
         raise _problem(path, "there is no such folder", "give an existing folder or a hub id")
     return folder
+
+
+_SNAPSHOT = re.compile(r"models--([^/]+?)--([^/]+)/snapshots/([0-9a-f]{8,})$")
+
+
+def on_this_node(folder: Path) -> Path:
+    """The folder that another node has found: it is here too, or it is a hub's snapshot and in this node's own cache.
+
+    Raises:
+        ConfigError: neither.
+    """
+    if folder.is_dir():
+        return folder
+    snapshot = _SNAPSHOT.search(str(folder))
+    if snapshot:
+        from huggingface_hub import snapshot_download
+
+        owner, name, revision = snapshot.groups()
+        try:
+            return Path(snapshot_download(f"{owner}/{name}", revision=revision, local_files_only=True))
+        except Exception as error:  # the hub client raises a dozen kinds, which all mean: it is not here
+            raise _problem(str(folder), f"this node's cache lacks {owner}/{name}", "download it there too") from error
+    raise _problem(str(folder), "there is no such folder on this node", "put it where all nodes see it")
 
 
 def _object(path: str, file: Path, remedy: str) -> dict[str, Any]:

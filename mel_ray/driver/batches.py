@@ -193,10 +193,11 @@ class Batches:
     def _unlike(self, known: set[str], count: int) -> list[Prompt]:
         """The next questions of the data that are not known yet, which become known."""
         found: list[Prompt] = []
-        for _ in range(2 * len(self._data)):  # each question comes at least once in two epochs
-            if len(found) == count:
-                break
-            for prompt in self._data.take(count - len(found)):
+        taken, enough = 0, 2 * len(self._data)  # each question comes at least once in two epochs
+        while len(found) < count and taken < enough:
+            prompts = self._data.take(min(count - len(found), enough - taken))
+            taken += len(prompts)
+            for prompt in prompts:
                 if prompt.question_id not in known:
                     known.add(prompt.question_id)
                     found.append(prompt)

@@ -17,8 +17,11 @@ class Buffer:
     """`explored_in`: seconds from the start of the batch taken last to its close. `idle`: seconds in which the explorer
     had no room, between the last two calls of `take`."""
 
-    def __init__(self, batches: Batches, capacity: int, last: int) -> None:
-        self.batches, self._capacity, self._last = batches, capacity, last
+    def __init__(
+        self, batches: Batches, capacity: int, last: int, closed: Callable[[int], None] = lambda step: None
+    ) -> None:
+        """`closed` hears of every step whose batch is complete."""
+        self.batches, self._capacity, self._last, self._closed = batches, capacity, last, closed
         self._tasks: dict[int, asyncio.Task[tuple[list[Asked], float]]] = {}
         self._running, self._idle_since = 0, time.monotonic()
         self.start: Callable[..., asyncio.Task[Any]] = asyncio.create_task  # how an exploration is begun
@@ -44,7 +47,9 @@ class Buffer:
         try:
             async with self.batches.turn:
                 started = time.monotonic()
-                return await self.batches.batch(step), time.monotonic() - started
+                batch = await self.batches.batch(step)
+                self._closed(step)
+                return batch, time.monotonic() - started
         finally:
             self._running -= 1
             self._idle_since = time.monotonic()

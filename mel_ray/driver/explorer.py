@@ -33,6 +33,7 @@ class Explorer:
             group = await self.rollout.generate(prompt, self._sampling(prompt, step))  # Y ~ pi(. | x)
         judged = await self.rewards.judge(group)  # Eq. 1
         drafts = [await draft(judged, step) for applies, draft in self.follow_ups if applies(judged)]
+        self.order.explored(step, prompt.question_id)
         return (*judged, *(row for rows in drafts for row in rows))
 
     async def contrast(self, judged: Sequence[Row], step: int) -> tuple[Row, ...]:

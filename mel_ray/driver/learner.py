@@ -43,16 +43,17 @@ class Learner:
 
     async def learn(self, step: int, explored: Sequence[Explored], version: int = 0) -> Learned:
         """`version`: the weights that the policy has."""
-        settings, rows = self._settings(step, version), rows_of(explored)
+        rows = rows_of(explored)
+        settings = self._settings(step, version, any(row.is_older_than(version) for row in rows))
         oldest = version - self.cfg.driver.max_staleness
         try:
             rows, lessons, minibatches = await self._weighed(rows, step, oldest)
             steps = await self._with_logprobs(self._steps(minibatches, step), settings)
         except BaseException:
-            await self.archive.record(step, rows)  # nothing explored is lost
+            await self.archive.record(step, rows, version)  # nothing explored is lost
             raise
         rows = settle_fates(rows, steps, oldest)
-        recording = asyncio.create_task(self.archive.record(step, rows))
+        recording = asyncio.create_task(self.archive.record(step, rows, version))
         try:
             update = await self.policy.train(steps, settings)  # Eqs. 7, 9, 10
         except BaseException:
@@ -71,14 +72,15 @@ class Learner:
         lessons = self._lessons(rows, step)
         return rows, lessons, weigh(rows, lessons, self.cfg)
 
-    def _settings(self, step: int, version: int) -> TrainSettings:
+    def _settings(self, step: int, version: int, has_older: bool) -> TrainSettings:
+        """`has_older`: older weights sampled some of the batch; on policy that is so after a run explored ahead."""
         algorithm, mel = self.cfg.algorithm, self.cfg.mel
         slow_every = mel.reptile.every if mel.enabled else 0
         return TrainSettings(
             lr=learning_rate(algorithm, step, self.cfg.run.steps),
             loss=loss_settings(algorithm),
             epochs=algorithm.epochs,
-            version=version if self.cfg.is_off_policy else None,
+            version=version if self.cfg.is_off_policy or has_older else None,
             slow_rate=mel.reptile.rate if slow_every and step % slow_every == 0 else None,
         )
 

@@ -12,6 +12,11 @@ from typing import Protocol
 
 from mel_ray.records.ports import Sample
 
+APART = (
+    "so the two runs differ in more than the order of arrival: in the configuration, the data or a verdict that "
+    "depends on time."
+)
+
 
 class Order(Protocol):
     """When what may happen."""
@@ -22,6 +27,14 @@ class Order(Protocol):
 
     def publishing(self, version: int) -> AbstractAsyncContextManager[None]:
         """Entered when the engines may be given these weights; left when they have them."""
+        ...
+
+    def explored(self, step: int, question_id: str) -> None:
+        """Nothing more will be sampled for this question."""
+        ...
+
+    def closed(self, step: int) -> None:
+        """No more questions will be asked for this step."""
         ...
 
 
@@ -36,9 +49,15 @@ class AsItComes:
     async def publishing(self, version: int) -> AsyncIterator[None]:
         yield
 
+    def explored(self, step: int, question_id: str) -> None:
+        return None
+
+    def closed(self, step: int) -> None:
+        return None
+
 
 class DifferentRun(RuntimeError):
-    """This run samples what the other one did not; the message is a sentence."""
+    """This run does not sample what the other one did; the message is a sentence."""
 
 
 class Replayed:
@@ -49,22 +68,26 @@ class Replayed:
         that this run begins with."""
         self._name, self._steps, self._version = name, steps, version
         self._left = Counter(of_sample for step in steps.values() for of_sample in step.values())
+        self._open = {step: set(samples) for step, samples in steps.items()}  # not sampled yet
         self._changed = asyncio.Condition()
 
     @asynccontextmanager
     async def sampling(self, step: int, sample: Sample) -> AsyncIterator[None]:
         wanted = self._steps.get(step, {}).get(sample)
+        question_id, what = sample
         if wanted is None:
-            question_id, what = sample
-            raise DifferentRun(
-                f"step {step}: run {self._name} has no {what} of question {question_id}, so the two runs differ in "
-                "more than the order of arrival. Give this one the other's configuration."
-            )
+            raise DifferentRun(f"step {step}: run {self._name} has no {what} of question {question_id}, {APART}")
         async with self._changed:
             await self._changed.wait_for(lambda: self._version >= wanted)
+        if self._version > wanted:
+            raise DifferentRun(
+                f"step {step}: question {question_id} was under way when this replay was interrupted, and the weights "
+                f"that sampled its {what} are gone. Begin the replay anew."
+            )
         yield
         async with self._changed:
             self._left[wanted] -= 1
+            self._open[step].discard(sample)
             self._changed.notify_all()
 
     @asynccontextmanager
@@ -75,3 +98,24 @@ class Replayed:
         async with self._changed:
             self._version = version
             self._changed.notify_all()
+
+    def explored(self, step: int, question_id: str) -> None:
+        """
+        Raises:
+            DifferentRun: the other run sampled more for this question, which would be waited for without end.
+        """
+        self._refuse_missing(step, [sample for sample in self._open.get(step, ()) if sample[0] == question_id])
+
+    def closed(self, step: int) -> None:
+        """
+        Raises:
+            DifferentRun: the other run asked more questions.
+        """
+        self._refuse_missing(step, list(self._open.get(step, ())))
+
+    def _refuse_missing(self, step: int, missing: list[Sample]) -> None:
+        if missing:
+            question_id, what = min(missing)
+            raise DifferentRun(
+                f"step {step}: run {self._name} has {what} of question {question_id} and this one has not, {APART}"
+            )

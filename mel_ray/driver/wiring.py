@@ -14,12 +14,14 @@ from typing import Protocol
 
 import ray
 
+from mel_ray.actors.node_checks import check_nodes
 from mel_ray.actors.object_store import RayStore
 from mel_ray.actors.placement import Placement
 from mel_ray.config.checks import find_resource_problems
 from mel_ray.config.plan import Machine, Plan, make_plan, this_machine
 from mel_ray.config.schema import Config
 from mel_ray.data.interleave import stream_of
+from mel_ray.data.model_folder import on_this_node
 from mel_ray.driver.batches import Asked, Batches
 from mel_ray.driver.buffer import Buffer
 from mel_ray.driver.explorer import Explorer
@@ -54,6 +56,8 @@ def connected_to_ray(config: Config) -> Iterator[None]:
         ConfigError: the cluster is too small for the plan.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Without it, what a killed actor has started goes on, and keeps its GPU.
+    os.environ.setdefault("RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper", "true")
     address, scratch = os.environ.get("RAY_ADDRESS"), None
     try:
         if address:
@@ -104,13 +108,19 @@ class SamplingPools:
     def _placed_plan(self) -> Plan:
         return self.plan.only("rollout", "verifier")
 
+    async def _placed(self) -> None:
+        """Wait for the plan's resources, and see that every node has what its actors need."""
+        await self._placement.ready(self.config.cluster.deadlines.start)
+        run_dir = self._logs.parent if self._logs else None
+        await check_nodes(self._placement.nodes, on_this_node, self._model_folder, run_dir)
+
     def _engine_pool(self, name: str) -> EnginePool:
         config = self.config
         settings = EngineSettings.of(config, self._model_folder)
         return EnginePool(self.plan.pool(name), settings, config.model, config.cluster, self._logs, self._placement)
 
     async def ready(self) -> None:
-        await self._placement.ready(self.config.cluster.deadlines.start)
+        await self._placed()
         await asyncio.gather(self._rollout_engines.ready(), self.rewards.ready())
 
     def kill(self) -> None:
@@ -150,7 +160,7 @@ class Pools(SamplingPools):
 
     async def ready(self, checkpoint: Path | None = None) -> None:
         """Wait until every actor has loaded, restore the policy, and connect it to the engines."""
-        await self._placement.ready(self.config.cluster.deadlines.start)
+        await self._placed()
         async with asyncio.TaskGroup() as starting:
             for pool in self._all:
                 if pool is not self.policy or not self.config.cluster.colocated:
@@ -177,7 +187,8 @@ def make_loop(
     state, order = state or RunState(), order_of(config, state, waiting)
     data = stream_of(prompts, config, state.position)
     explorer = Explorer(config, pools.rollout, pools.rewards, pools.experience, order)
-    buffer = Buffer(Batches(explorer.explore, data, config, waiting), config.driver.capacity, config.run.steps)
+    batches = Batches(explorer.explore, data, config, waiting)
+    buffer = Buffer(batches, config.driver.capacity, config.run.steps, order.closed)
     options = config.mel.memory
     memory = Memory(options.size, options.max_age, config.run.seed, pools.store)
     learner = Learner(config, pools.policy, memory, archive)
@@ -189,7 +200,7 @@ def order_of(config: Config, state: RunState, waiting: Sequence[Asked]) -> Order
     if config.run.replay_order is None:
         return AsItComes()
     order = read_order(replayed_order(config))
-    steps = {step: sampled for step, sampled in order.items() if state.step < step <= config.run.steps}
+    steps = {step: dict(one.sampled) for step, one in order.items() if state.step < step <= config.run.steps}
     for one in waiting:
         if one.explored is not None:
             for sample in versions_of(one.explored):

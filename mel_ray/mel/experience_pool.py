@@ -18,6 +18,7 @@ from mel_ray.config.cluster import DeadlineConfig
 from mel_ray.config.plan import PoolPlan
 from mel_ray.config.schema import Config, MelConfig, ModelConfig
 from mel_ray.data.chat import ChatTokenizer
+from mel_ray.data.model_folder import on_this_node
 from mel_ray.mel.pairing import select_pairs
 from mel_ray.mel.registry import PAIR_CHOICES
 from mel_ray.mel.writer import Sample, Writer
@@ -37,7 +38,8 @@ class ExperienceActor:
     ) -> None:
         redirect_output(log)
         self._mel, self._run_seed, self._seconds = mel, run_seed, seconds
-        self._writer = Writer(mel, ChatTokenizer(folder, model), model.max_context, run_seed)
+        tokenizer = ChatTokenizer(str(on_this_node(Path(folder))), model)
+        self._writer = Writer(mel, tokenizer, model.max_context, run_seed)
 
     def ready(self) -> None:
         return None

@@ -7,6 +7,7 @@ all of them.
 import asyncio
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -17,6 +18,7 @@ from mel_ray.actors.placement import Placement, options_of
 from mel_ray.actors.process import CPU_POLICY_ENV, GPU_POLICY_ENV, redirect_output, runtime_env
 from mel_ray.config.cluster import DeadlineConfig
 from mel_ray.config.plan import PoolPlan
+from mel_ray.data.model_folder import on_this_node
 from mel_ray.policy.policy_settings import PolicySettings, Rendezvous
 from mel_ray.policy.sequences import train_sequence
 from mel_ray.policy.statistics import StepMeasures, merge_ranks, update_metrics
@@ -31,7 +33,7 @@ Shard = Sequence[Sequence[Row]]  # one rank's microbatches
 class PolicyActor:
     def __init__(self, settings: PolicySettings, log: Path | None) -> None:
         redirect_output(log)
-        self._settings = settings
+        self._settings = replace(settings, model=str(on_this_node(Path(settings.model))))
         self._sender: Any = None  # a WeightSender, once it is open
         self._listener: socket.socket | None = None  # of rank 0
 

@@ -203,7 +203,9 @@ class Saver(Protocol):
 class Archive(Protocol):
     """Writes trajectories and experiences to the run folder."""
 
-    async def record(self, step: int, rows: Sequence[Row]) -> None: ...
+    async def record(self, step: int, rows: Sequence[Row], version: int = 0) -> None:
+        """`version`: the weights that the policy has when it trains on them."""
+        ...
 
 
 class Journal(Protocol):

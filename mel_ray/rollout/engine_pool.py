@@ -25,6 +25,7 @@ from mel_ray.config.cluster import DeadlineConfig
 from mel_ray.config.plan import PoolPlan
 from mel_ray.config.schema import ClusterConfig, ModelConfig
 from mel_ray.data.chat import ChatTokenizer
+from mel_ray.data.model_folder import on_this_node
 from mel_ray.records import ports
 from mel_ray.records.ports import Turn
 from mel_ray.records.reports import EngineClock
@@ -41,6 +42,7 @@ class EngineActor:
 
     def __init__(self, settings: EngineSettings, model: ModelConfig, log: Path | None) -> None:
         redirect_output(log)
+        settings = replace(settings, model=str(on_this_node(Path(settings.model))))
         tokenizer = ChatTokenizer(settings.model, model)
         self._engine = VllmEngine(settings, tokenizer.decode, tokenizer.stop_ids)
 

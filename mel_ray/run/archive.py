@@ -16,12 +16,18 @@ from mel_ray.run.store import EXPERIENCE_SCHEMA, TRAJECTORY_SCHEMA, experience_r
 
 
 class RunArchive:
-    """All experiences, and the trajectories of a share of the questions."""
+    """All experiences, and the trajectories of a share of the questions.
 
-    def __init__(self, folder: RunFolder, store: ObjectStore, trajectory_share: float, seed: int) -> None:
+    `is_repeatable`: see run/order_file.py.
+    """
+
+    def __init__(
+        self, folder: RunFolder, store: ObjectStore, trajectory_share: float, seed: int, is_repeatable: bool = True
+    ) -> None:
         self._folder, self._store, self._share, self._seed = folder, store, trajectory_share, seed
+        self._is_repeatable = is_repeatable
 
-    async def record(self, step: int, rows: Sequence[Row]) -> None:
+    async def record(self, step: int, rows: Sequence[Row], version: int = 0) -> None:
         drafted = drafts(rows)
         tried = [row for row in attempts(rows) if self._is_chosen(step, row.question_id)]
         replays = [replay for draft in drafted for replay in draft.replays]
@@ -29,7 +35,7 @@ class RunArchive:
         records = dict(zip(refs, await self._store.get(refs), strict=True))
         await asyncio.to_thread(self._write, step, drafted, tried, records)
         with self._folder.order.open("a", encoding="utf-8") as stream:
-            stream.write(order_line(step, rows) + "\n")
+            stream.write(order_line(step, rows, version, self._is_repeatable) + "\n")
 
     def _write(self, step: int, drafted: Sequence[Row], tried: Sequence[Row], records: dict[Ref, Any]) -> None:
         experiences = []

@@ -19,7 +19,7 @@ def phase_means(rows: Sequence[dict[str, Any]]) -> dict[str, float] | None:
     return {name: fmean(row[name] for row in usable) for name in PHASES} if usable else None
 
 
-def bottleneck(means: dict[str, float], capacity: int) -> str:
+def bottleneck(means: dict[str, float], capacity: int, is_partial: bool = False) -> str:
     """What a step waits for, and which key moves it."""
     step, explore, train = means["time/step"], means["time/explore"], means["time/train"]
     if not capacity:
@@ -30,9 +30,10 @@ def bottleneck(means: dict[str, float], capacity: int) -> str:
         )
     wait, room = means["time/wait"] / step, means["time/room"] / step
     if wait > NOTICEABLE and wait >= room:
+        other = "a larger rollout.oversample" if is_partial else "rollout.partial=true"
         return (
             f"bottleneck: exploring; the learner waits for rows {wait:.0%} of the time. More cluster.rollout.engines, "
-            "or rollout.partial=true where a few long sequences are waited for"
+            f"or {other} where a few long sequences are waited for"
         )
     if room > NOTICEABLE:
         return (

@@ -37,10 +37,10 @@ def _overlap(metrics: Any) -> str:
     return f"; waited {metrics['time/wait']:.1f}, staleness {metrics['staleness/mean']:.1f}"
 
 
-def explained(rows: Sequence[Any], capacity: int) -> str:
+def explained(rows: Sequence[Any], capacity: int, is_partial: bool) -> str:
     """Which half the other one waits for; empty before there is a step to tell it by."""
     means = phase_means(rows)
-    return bottleneck(means, capacity) if means else ""
+    return bottleneck(means, capacity, is_partial) if means else ""
 
 
 def is_score(name: str) -> bool:
@@ -59,15 +59,15 @@ EXPLAINED_AFTER = 5  # steps
 class PlainConsole:
     """One quiet line per step, and once a line that says which half the other waits for."""
 
-    def __init__(self, steps: int, capacity: int) -> None:
-        self._steps, self._capacity = steps, capacity
+    def __init__(self, steps: int, capacity: int, is_partial: bool = False) -> None:
+        self._steps, self._capacity, self._is_partial = steps, capacity, is_partial
         self._rows: list[Any] = []
 
     def step(self, report: StepReport) -> None:
         print(f"step {report.step}/{self._steps}  {step_line(report.metrics)}", flush=True)
         self._rows = [*self._rows[-EXPLAINED_AFTER:], report.metrics]
         if len(self._rows) == EXPLAINED_AFTER:
-            print(explained(self._rows, self._capacity), flush=True)
+            print(explained(self._rows, self._capacity, self._is_partial), flush=True)
 
     def evaluation(self, report: EvalReport) -> None:
         print(evaluation_line(report), flush=True)
@@ -79,8 +79,8 @@ class PlainConsole:
 class BarConsole:
     """A bar, and under it the last step's figures."""
 
-    def __init__(self, steps: int, done: int, capacity: int) -> None:
-        self._capacity, self._rows = capacity, list[Any]()
+    def __init__(self, steps: int, done: int, capacity: int, is_partial: bool = False) -> None:
+        self._capacity, self._is_partial, self._rows = capacity, is_partial, list[Any]()
         self._progress = Progress(TextColumn("step"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
         self._task = self._progress.add_task("steps", total=steps, completed=done)
         self._live = Live(self._progress, refresh_per_second=4)
@@ -89,7 +89,10 @@ class BarConsole:
     def step(self, report: StepReport) -> None:
         self._progress.update(self._task, completed=report.step)
         self._rows = [*self._rows[-20:], report.metrics]
-        lines = [Text(step_line(report.metrics)), Text(explained(self._rows, self._capacity), style="dim")]
+        lines = [
+            Text(step_line(report.metrics)),
+            Text(explained(self._rows, self._capacity, self._is_partial), style="dim"),
+        ]
         self._live.update(Group(self._progress, *lines))
 
     def evaluation(self, report: EvalReport) -> None:
@@ -99,6 +102,10 @@ class BarConsole:
         self._live.stop()
 
 
-def make_console(kind: str, steps: int, done: int, capacity: int) -> PlainConsole | BarConsole:
+def make_console(
+    kind: str, steps: int, done: int, capacity: int, is_partial: bool = False
+) -> PlainConsole | BarConsole:
     is_terminal = kind == "auto" and sys.stdout.isatty()
-    return BarConsole(steps, done, capacity) if is_terminal else PlainConsole(steps, capacity)
+    if is_terminal:
+        return BarConsole(steps, done, capacity, is_partial)
+    return PlainConsole(steps, capacity, is_partial)

@@ -169,7 +169,7 @@ class FakeArchive:
     def __init__(self, world: World) -> None:
         self.world, self.rows = world, []
 
-    async def record(self, step: int, rows: Sequence[Row]) -> None:
+    async def record(self, step: int, rows: Sequence[Row], version: int = 0) -> None:
         self.rows.append(list(rows))
         self.world.note("recorded", step)
 

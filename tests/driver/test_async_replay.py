@@ -12,7 +12,8 @@ from mel_ray.driver.order import DifferentRun
 from mel_ray.driver.state import RunState
 from mel_ray.driver.wiring import order_of
 from mel_ray.records.problem import ConfigError
-from mel_ray.records.row import attempts
+from mel_ray.records.row import RowKind, attempts
+from mel_ray.records.verdict import Outcome, Verdict
 from mel_ray.run.folder import RunFolder, find_run_problems
 from mel_ray.run.order_file import order_line, read_order, versions_of
 from tests.driver.simulations import leaf, rates, run, small
@@ -25,7 +26,11 @@ AHEAD = ("driver.capacity=2", "run.steps=6", "rollout.prompts_per_step=3", "chec
 
 def write_order(seen, folder):
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [order_line(step, rows) + "\n" for step, rows in seen.archive.steps.items()]
+    config = seen.simulation.config
+    is_repeatable = config.driver.publish == "drain" and not config.rollout.partial
+    lines = [
+        order_line(step, rows, seen.versions[step], is_repeatable) + "\n" for step, rows in seen.archive.steps.items()
+    ]
     RunFolder(folder).order.write_text("".join(lines))
 
 
@@ -62,7 +67,7 @@ def test_a_replay_of_another_run_ends_with_a_sentence(tmp_path, difference):
     seen = run(config, SLOW, order=order_of(config, RunState(), ()))
     assert isinstance(leaf(seen.error), DifferentRun)
     assert "run first has no rollout of question" in str(leaf(seen.error))
-    assert "Give this one the other's configuration." in str(leaf(seen.error))
+    assert "differ in more than the order of arrival" in str(leaf(seen.error))
     assert seen.tasks_left == 0
 
 
@@ -71,7 +76,8 @@ def test_a_replay_of_another_run_ends_with_a_sentence(tmp_path, difference):
     [
         ("rollout.prompts_per_step=2", "rollout.prompts_per_step=2: run first cannot be repeated with it, because that"
                                        " run had 3. Give both the same value, or leave run.replay_order out."),
-        ("driver.capacity=0", "driver.capacity=0: run first cannot be repeated with it, because that run had 2."),
+        ("driver.capacity=0", "driver.capacity=0: run first explored 2 batches ahead, also if it went on with fewer."
+                              " Set driver.capacity=2."),
         ("mel.enabled=false", "mel.enabled=False: run first cannot be repeated with it, because that run had True."),
         ("run.seed=3", "run.seed=3: run first cannot be repeated with it, because that run had 0."),
         ("run.steps=4", "run.steps=4: run first cannot be repeated with it, because that run had 6."),
@@ -180,6 +186,39 @@ def test_a_failure_while_an_order_is_replayed_does_not_wait_for_samples_that_nev
     assert seen.tasks_left == 0
 
 
+@pytest.mark.parametrize("outcome", ["timeout", "correct"])
+def test_a_verdict_that_differs_ends_a_replay_that_would_wait_for_what_never_comes(tmp_path, outcome):
+    first = run(small(*AHEAD), QUICK)
+    write_order(first, tmp_path / "first")
+    drafted = [row.question_id for row in first.archive.steps[2] if row.kind is RowKind.DRAFT]
+    config = replaying(tmp_path, *AHEAD)
+
+    def changes(simulation):
+        judge = simulation.rewards.judge
+
+        async def otherwise(group):
+            rows = await judge(group)
+            verdict = Verdict(Outcome.TIMEOUT) if outcome == "timeout" else Verdict(Outcome.CORRECT)
+            is_meant = rows[0].question_id == drafted[0] and rows[0].kind is RowKind.ATTEMPT
+            return tuple(replace(row, verdict=verdict) for row in rows) if is_meant else rows
+
+        simulation.rewards.judge = otherwise
+
+    seen = run(config, SLOW, order=order_of(config, RunState(), ()), change=changes)
+    assert isinstance(leaf(seen.error), DifferentRun)
+    assert f"run first has drafts of question {drafted[0]} and this one has not" in str(leaf(seen.error))
+
+
+def test_a_question_that_only_the_other_run_asked_ends_a_replay(tmp_path):
+    write_order(run(small(*AHEAD), QUICK), tmp_path / "first")
+    file = RunFolder(tmp_path / "first").order
+    file.write_text(file.read_text().replace('"sampled": [', '"sampled": [["another", "rollout", 0], ', 3))
+    config = replaying(tmp_path, *AHEAD)
+    seen = run(config, SLOW, order=order_of(config, RunState(), ()))
+    assert isinstance(leaf(seen.error), DifferentRun)
+    assert "run first has rollout of question another and this one has not" in str(leaf(seen.error))
+
+
 # -- the file
 
 
@@ -187,7 +226,11 @@ def test_an_order_that_is_written_is_read_again(tmp_path):
     seen = run(small(*AHEAD), QUICK)
     write_order(seen, tmp_path)
     file = RunFolder(tmp_path).order
-    assert read_order(file) == {step: versions_of(rows) for step, rows in seen.archive.steps.items()}
+    assert {step: one.sampled for step, one in read_order(file).items()} == {
+        step: versions_of(rows) for step, rows in seen.archive.steps.items()
+    }
+    assert {step: one.version for step, one in read_order(file).items()} == seen.versions
+    assert all(one.is_repeatable for one in read_order(file).values())
     file.write_text(file.read_text() + '{"step": 7, "sam')
     assert sorted(read_order(file)) == [1, 2, 3, 4, 5, 6]  # the half-written line is none
 
@@ -338,3 +381,77 @@ def test_a_resumed_run_with_the_same_order_of_arrival_has_the_curve_of_an_uninte
     expected = {step: rows for step, rows in what_was_learned(whole).items() if step > at}
     assert what_was_learned(rest) == expected
     assert rest.simulation.loop.state.ledger == whole.simulation.loop.state.ledger
+
+
+# -- runs that went on in another way
+
+
+def gone_on(tmp_path, before, after, at=2):
+    """The folder of a run that was interrupted after a step and went on with other options, and what it learned."""
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    first = interrupted(small(*AHEAD, *before), checkpoint, at)
+    rest, _ = resumed(small(*AHEAD, *after), checkpoint)
+    assert rest.error is None
+    write_order(first, tmp_path / "begun")
+    write_order(rest, tmp_path / "first")
+    order = RunFolder(tmp_path / "first").order
+    begun = RunFolder(tmp_path / "begun").order.read_text().splitlines(keepends=True)[:at]
+    order.write_text("".join(begun) + order.read_text())
+    RunFolder(tmp_path / "first").config.write_text(to_yaml(small(*AHEAD, *after)))
+    learned = what_was_learned(first)
+    return {step: learned[step] for step in range(1, at + 1)} | what_was_learned(rest)
+
+
+@pytest.mark.parametrize(("before", "after", "needed"), [(2, 0, 2), (2, 1, 2), (1, 2, 2), (0, 1, 1), (1, 0, 1)])
+def test_a_run_that_went_on_with_another_capacity_is_repeated_with_the_largest(tmp_path, before, after, needed):
+    learned = gone_on(tmp_path, [f"driver.capacity={before}"], [f"driver.capacity={after}"])
+    for capacity in range(needed):
+        (problem,) = find_run_problems(replaying(tmp_path, *AHEAD, f"driver.capacity={capacity}"))
+        assert problem.remedy == f"set driver.capacity={needed}"
+    for capacity in (needed, needed + 1):
+        config = replaying(tmp_path, *AHEAD, f"driver.capacity={capacity}")
+        assert find_run_problems(config) == []
+        again = run(config, SLOW, order=order_of(config, RunState(), ()))
+        assert again.error is None
+        assert what_was_learned(again) == learned
+
+
+@pytest.mark.parametrize("before", ["in flight", "partial"])
+def test_a_run_that_began_in_flight_cannot_be_repeated_although_it_went_on_otherwise(tmp_path, before):
+    gone_on(tmp_path, (*MODES[before], "driver.stale=train"), ("driver.stale=train",))
+    (problem,) = find_run_problems(replaying(tmp_path, *AHEAD, "driver.stale=train"))
+    assert "of run first was sampled in flight or in parts" in str(problem)
+
+
+@pytest.mark.parametrize("at", [2, 4])
+@pytest.mark.parametrize("speeds", [QUICK, rates(decode=0.3), rates(decode=0.05, judge=3.0, train=0.2)])
+def test_a_replay_that_was_interrupted_goes_on_with_the_same_curve_or_says_that_it_cannot(tmp_path, speeds, at):
+    first = run(small(*AHEAD), rates(decode=0.05, judge=1.0, train=0.3))
+    write_order(first, tmp_path / "first")
+    config, checkpoint = replaying(tmp_path, *AHEAD), tmp_path / "checkpoint"
+    checkpoint.mkdir()
+
+    async def saving(simulation):
+        if simulation.loop.state.step == at:
+            batches, state = simulation.loop.buffer.batches, simulation.loop.state
+            await WaitingBatches(batches, simulation.data, state, Store()).save(checkpoint)
+            state.write(checkpoint)
+
+    assert run(config, speeds, order=order_of(config, RunState(), ()), saving=saving).error is None
+    rest, _ = resumed(config, checkpoint, SLOW, order_for=config)
+    if rest.error is None:
+        learned = what_was_learned(first)
+        assert what_was_learned(rest) == {step: learned[step] for step in learned if step > at}
+    else:
+        assert "was under way when this replay was interrupted" in str(leaf(rest.error))
+
+
+def test_a_run_that_goes_on_on_policy_knows_how_old_its_first_batches_are(tmp_path):
+    interrupted(small(*AHEAD), tmp_path)
+    rest, waiting = resumed(small(*AHEAD, "driver.capacity=0"), tmp_path)
+    assert any(one.explored is not None for one in waiting)
+    versions = [settings.version for settings in rest.simulation.policy.settings]
+    older = [any(row.is_older_than(rest.versions[step]) for row in rows) for step, rows in rest.archive.steps.items()]
+    assert any(older) and not all(older)
+    assert [version is not None for version in versions] == older

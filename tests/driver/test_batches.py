@@ -190,3 +190,19 @@ def test_a_partial_question_that_failed_between_two_batches_is_not_passed_over()
         await batches.close()
 
     simulate(main())
+
+
+@pytest.mark.parametrize("mode", [PARTIAL, ()])
+def test_a_batch_larger_than_the_data_takes_little_more_than_the_data_twice(mode):
+    questions = Questions([1.0] * 20)
+    data = questions.data()
+    config = small(*mode, "rollout.prompts_per_step=30", "driver.capacity=0", "run.steps=3")
+
+    async def main():
+        batches = Batches(questions.explore, data, config)
+        batch = await batches.batch(1)
+        await batches.close()
+        return batch
+
+    assert len(simulate(main())) == 20
+    assert data.position <= 80

@@ -206,9 +206,9 @@ async def test_the_archive_writes_final_fates_while_the_policy_trains():
 
 async def test_texts_are_kept_although_the_update_fails():
     class Slow(FakeArchive):
-        async def record(self, step, rows):
+        async def record(self, step, rows, version=0):
             await asyncio.sleep(0.01)
-            await super().record(step, rows)
+            await super().record(step, rows, version)
 
     async def broken(steps, settings):
         raise FloatingPointError("the loss is not finite")

@@ -87,10 +87,10 @@ async def test_a_step_that_fails_leaves_the_state_as_it_was(what):
 
 async def test_publishing_is_not_timed_with_the_archive():
     class Slow(FakeArchive):
-        async def record(self, step, rows):
+        async def record(self, step, rows, version=0):
             while "published" not in dict(self.world.events):
                 await asyncio.sleep(0)
-            await super().record(step, rows)
+            await super().record(step, rows, version)
 
     world = World({"a": "cw"})
     system = make(world)

@@ -70,3 +70,29 @@ def test_a_sample_that_the_other_run_does_not_have_is_an_error(asked):
     step, (question_id, what) = asked
     with pytest.raises(DifferentRun, match=f"^step {step}: run first has no {what} of question {question_id}, so "):
         simulate(main())
+
+
+def test_what_only_the_other_run_sampled_is_missed_when_a_question_or_a_step_is_done():
+    order = Replayed("first", {1: {ROLLOUT: 0, DRAFTS: 0}, 2: {ROLLOUT: 0}})
+
+    async def main():
+        async with order.sampling(1, ROLLOUT):
+            pass
+        order.explored(1, "another")
+        with pytest.raises(DifferentRun, match="step 1: run first has drafts of question q and this one has not"):
+            order.explored(1, "q")
+        with pytest.raises(DifferentRun, match="step 2: run first has rollout of question q"):
+            order.closed(2)
+        order.closed(3)
+
+    simulate(main())
+
+
+def test_a_sample_whose_weights_are_gone_is_not_taken_under_newer_ones():
+    async def main():
+        order = Replayed("first", {3: {ROLLOUT: 1}}, version=2)
+        with pytest.raises(DifferentRun, match="Begin the replay anew"):
+            async with order.sampling(3, ROLLOUT):
+                raise AssertionError("sampled under other weights")
+
+    simulate(main())

@@ -33,7 +33,7 @@ OPTIONS = [
 
 
 class Discard:
-    async def record(self, step, rows) -> None:
+    async def record(self, step, rows, version=0) -> None:
         return None
 
 

@@ -40,6 +40,12 @@ def test_the_half_that_the_other_waits_for_is_named_with_its_key(means, capacity
     assert words in bottleneck(means, capacity)
 
 
+def test_a_partial_run_is_not_told_to_become_partial():
+    means = row(6, 3, 6.5, wait=3)
+    assert "or rollout.partial=true where" in bottleneck(means, 1)
+    assert "or a larger rollout.oversample where" in bottleneck(means, 1, is_partial=True)
+
+
 def test_what_overlapping_brings_is_the_longer_half_and_the_publish():
     assert "about 6.5 s a step instead of 9.5 s (1.46x)" in gain_text(row(6, 3, 9.5))
 

@@ -7,9 +7,11 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from mel_ray.actors.node_checks import check_nodes
 from mel_ray.actors.placement import Placement
 from mel_ray.config.load import compose_config
 from mel_ray.config.plan import Plan, PoolPlan, make_plan
+from mel_ray.data.model_folder import on_this_node
 from mel_ray.records.problem import ConfigError
 from tests.unit.builders import config_of
 
@@ -102,3 +104,17 @@ def test_what_others_hold_is_waited_for_and_then_named(two_nodes):
     placement = Placement(plan)
     assert {one.node_id for one in placement.nodes.values()} >= {node}
     placement.remove()
+
+
+async def test_every_node_with_actors_is_asked_for_the_model_and_the_run_folder(two_nodes, tmp_path):
+    plan = make_plan(config_of("cluster=2x8"))
+    placement = Placement(plan)
+    try:
+        await check_nodes(placement.nodes, on_this_node, tmp_path, tmp_path)
+        assert list(tmp_path.iterdir()) == []
+        with pytest.raises(ConfigError, match="has no such folder") as caught:
+            await check_nodes(placement.nodes, on_this_node, tmp_path / "gone", tmp_path)
+        (problem,) = caught.value.problems
+        assert problem.why.count(ray.nodes()[0]["NodeManagerHostname"]) == 2
+    finally:
+        placement.remove()
