@@ -3,7 +3,7 @@
 vLLM is imported when the sender is made: its packing and its communicator are the format.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ class Sender(WeightSender):
 
         checksums: dict[str, int] = {}
         packed_nccl_broadcast_producer(
-            iterator=tapped(weights, checksums, self.phases),
+            iterator=tapped(self._as_announced(weights), checksums, self.phases),
             group=self._group,
             src=0,
             post_iter_func=lambda item: item[1].clone(),  # packed after later ones were asked for
@@ -51,6 +51,18 @@ class Sender(WeightSender):
         torch.cuda.synchronize()
         self.sent_bytes = sum(meta.nbytes for meta in self.metas)
         return combined_checksum(checksums)
+
+    def _as_announced(self, weights: NamedTensors) -> Iterator[tuple[str, torch.Tensor]]:
+        """The same weights. On the wire they have neither names nor shapes: receivers cut them as they were told.
+
+        Raises:
+            RuntimeError: they come in another order or shape.
+        """
+        for meta, (name, tensor) in zip(self.metas, weights, strict=True):
+            if (name, tuple(tensor.shape)) != (meta.name, meta.shape):
+                came, announced = f"{name} {tuple(tensor.shape)}", f"{meta.name} {meta.shape}"
+                raise RuntimeError(f"weights came as {came}, announced as {announced}")
+            yield name, tensor
 
     def close(self) -> None:
         if self._group is not None:
