@@ -10,7 +10,7 @@ CPU_RUN = $(CPU_VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-differential golden check lint types format unit cluster bench-setup bench-overlap bench-async bench-async-sim async-table bench-trl bench-sync bench-verifier bench-verifier-quality bench-policy embedded-table clean
+.PHONY: help setup demo test test-differential golden check lint types format unit cluster bench-setup bench-overlap bench-async bench-async-sim async-table bench-trl bench-sync bench-verifier bench-verifier-quality bench-policy gpu-smoke embedded-table clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 24
@@ -55,6 +55,9 @@ check: lint types unit ## format, lint, types, unit tests in under a minute
 format: setup ## format and fix
 	@$(RUN) -m ruff format mel_ray tests benchmarks
 	@$(RUN) -m ruff check --fix mel_ray tests benchmarks
+
+gpu-smoke: setup ## the first hour on a GPU: tests, a benchmark, and a page that says how it went
+	@bash launch/gpu_smoke.sh $(VENV) $(ARGS)
 
 cluster: setup ## a local Ray head with dashboard, for `ray job submit`
 	@bash launch/cluster.sh $(VENV)

@@ -236,3 +236,35 @@ def test_every_launcher_has_token_authentication_and_leaves_no_orphans():
         text = (LAUNCH / name).read_text()
         assert "RAY_AUTH_MODE=token" in text
         assert "RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper=true" in text
+
+
+# -- gpu_smoke.sh
+
+
+def test_without_a_gpu_there_is_nothing_to_try(stubs):
+    done = stubs.run("/bin/bash", str(LAUNCH / "gpu_smoke.sh"), PATH=str(stubs.folder))
+    assert done.returncode == 2
+    assert "no NVIDIA driver is visible" in done.stderr
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_the_first_hour_leaves_one_page_that_says_how_it_went(stubs, tmp_path, status):
+    stubs.add("nvidia-smi", "echo '0, NVIDIA H100, 81559 MiB, 580.95'")
+    venv = tmp_path / "venv" / "bin"
+    venv.mkdir(parents=True)
+    python = stubs.add(
+        "python",
+        f"""
+case "$*" in
+  *pytest*) echo "tests/gpu/test_first_hour.py::test_one_gpu PASSED [ 50%]"; exit {status};;
+  *policy_step*) echo '{{"tokens_per_second": 19084}}';;
+esac""",
+    )
+    shutil.copy(python, venv / "python")
+    done = stubs.run("bash", str(LAUNCH / "gpu_smoke.sh"), str(venv.parent), str(tmp_path / "out"))
+    page = (tmp_path / "out" / "report.md").read_text()
+    assert done.returncode == status
+    assert ("| tests | passed |" in page) == (status == 0)
+    assert ("**failed (1)**" in page) == (status == 1)
+    for words in ("NVIDIA H100", "test_one_gpu PASSED", "19084", "please send this folder"):
+        assert words in page
