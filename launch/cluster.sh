@@ -6,7 +6,6 @@ set -euo pipefail
 venv=$(cd "${1:-.venv}" && pwd)
 export RAY_AUTH_MODE=token
 export RAY_AUTH_TOKEN_PATH=${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}
-export RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper=true
 if [ ! -s "$RAY_AUTH_TOKEN_PATH" ]; then
   mkdir -p "$(dirname "$RAY_AUTH_TOKEN_PATH")"
   (umask 077; "$venv/bin/python" -c 'import secrets; print(secrets.token_hex(32), end="")' > "$RAY_AUTH_TOKEN_PATH")

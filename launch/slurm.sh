@@ -7,7 +7,6 @@ set -euo pipefail
 source "${MEL_RAY_VENV:-.venv}/bin/activate"
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-48} # since SLURM 22.05 srun does not inherit it
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}
-export RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper=true
 [ -s "$RAY_AUTH_TOKEN_PATH" ] ||
   (umask 077; mkdir -p "$(dirname "$RAY_AUTH_TOKEN_PATH")"; python -c 'import secrets; print(secrets.token_hex(32), end="")' > "$RAY_AUTH_TOKEN_PATH")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mel_ray.cli.app import EXIT_CODES, asks_for_help
 from mel_ray.config.checks import find_problems, find_resource_problems
+from mel_ray.config.hours import hours_text
 from mel_ray.config.load import compose_config, continued_config
 from mel_ray.config.memory_estimate import GB, ModelSize, find_memory_problems, memory_text
 from mel_ray.config.plan import make_plan, this_machine
@@ -118,7 +119,10 @@ def check(arguments: Sequence[str]) -> None:
     print(plan_text(config))
     size = size_of_model(config)
     if size is not None:
-        print(f"\n{memory_text(config, size, _memory(config)[0])}\n")
+        print(f"\n{memory_text(config, size, _memory(config)[0])}")
+        if config.cluster.device == "cuda":
+            print(hours_text(config, size.parameters))
+        print()
     print(prompts_text(config, checked_and_prepared(config)))
     print("no problems found")
 

@@ -56,8 +56,6 @@ def connected_to_ray(config: Config) -> Iterator[None]:
         ConfigError: the cluster is too small for the plan.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Without it, what a killed actor has started goes on, and keeps its GPU.
-    os.environ.setdefault("RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper", "true")
     address, scratch = os.environ.get("RAY_ADDRESS"), None
     try:
         if address:

@@ -227,15 +227,12 @@ def test_the_kuberay_job_authenticates_and_shares_the_model_cache():
         mounts = {one["name"]: one["mountPath"] for one in container["volumeMounts"]}
         assert environment["HF_HOME"].startswith(mounts["shared"])
         assert {one["name"] for one in spec["volumes"]} == set(mounts)
-        assert environment["RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper"] == "true"
     assert "run.dir=/shared" in job["spec"]["entrypoint"]
 
 
-def test_every_launcher_has_token_authentication_and_leaves_no_orphans():
+def test_every_launcher_has_token_authentication():
     for name in ("cluster.sh", "slurm.sh"):
-        text = (LAUNCH / name).read_text()
-        assert "RAY_AUTH_MODE=token" in text
-        assert "RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper=true" in text
+        assert "RAY_AUTH_MODE=token" in (LAUNCH / name).read_text()
 
 
 # -- gpu_smoke.sh
