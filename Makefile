@@ -7,6 +7,7 @@ STAMP = $(VENV)/.ready
 HAS_GPU := $(shell test -e /proc/driver/nvidia/version && echo yes)
 CPU_VENV ?= $(if $(HAS_GPU),.venv-cpu,$(VENV))
 CPU_RUN = $(CPU_VENV)/bin/python
+NONE_CHOSEN = 5# of pytest, where ARGS chooses tests of one kind alone
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -31,7 +32,8 @@ demo: $(CPU_VENV)/.ready ## train the embedded default with meta-experience and 
 	@$(CPU_RUN) -m mel_ray.main $(ARGS)
 
 test: $(CPU_VENV)/.ready ## all tests that need no GPU (under 20 minutes on two cores)
-	@$(CPU_RUN) -m pytest -m "not gpu" $(ARGS)
+	@$(CPU_RUN) -m pytest -n auto tests/unit tests/driver tests/arch $(ARGS) || test $$? -eq $(NONE_CHOSEN)
+	@$(CPU_RUN) -m pytest -m "not gpu" tests/cluster tests/pools $(ARGS) || test $$? -eq $(NONE_CHOSEN)
 
 test-differential: ## our losses and estimators against TRL, verl and OpenRLHF, in .venv-peers
 	@PYTHON=$(PYTHON) bash launch/peers_setup.sh .venv-peers

@@ -2,7 +2,8 @@
 
 One ZeRO-3 rank in this process. Defaults are Qwen3-4B's sizes on a GPU; on a CPU choose small ones, e.g.
 --hidden 128 --layers 4 --heads 4 --kv-heads 2 --mlp 384 --vocabulary 768. MFU counts 6 FLOPs per parameter and token
-(8 with gradient checkpointing is the hardware's view, not ours) against --peak-tflops.
+(8 with gradient checkpointing is the hardware's view, not ours) against --peak-tflops. With --packed the same
+sequences are then laid end to end, and the ratio of both is printed.
 """
 
 import argparse
@@ -11,13 +12,14 @@ import os
 import socket
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from benchmarks.figures import finish, median
-from mel_ray.policy.packing import pack
+from mel_ray.policy.packing import PackingPlan, pack
 from mel_ray.policy.policy_settings import PolicySettings, Rendezvous
 from mel_ray.records.step import OptimizerStep, TrainSequence, TrainSettings
 
@@ -40,7 +42,7 @@ def sequences(arguments: argparse.Namespace) -> list[TrainSequence]:
     rng = np.random.default_rng(0)
     made = []
     for _ in range(arguments.sequences):
-        length = int(rng.integers(arguments.length // 2, arguments.length + 1))
+        length = int(rng.integers(arguments.shortest or arguments.length // 2, arguments.length + 1))
         prompt = max(1, length // 8)
         count = length - prompt
         weight, sign = np.full(count, 1 / (count * arguments.sequences)), rng.choice([-1.0, 1.0])
@@ -55,6 +57,9 @@ def main() -> None:
                         "vocabulary": 151936, "sequences": 32, "length": 4096, "token-budget": 16384, "rounds": 5,
                         "logprob-chunk": 1024}.items():  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--shortest", type=int, default=0, help="tokens of the shortest sequence; half of --length")
+    parser.add_argument("--packed", action="store_true", help="compare with packed sequences")
+    parser.add_argument("--attention", default="sdpa")
     parser.add_argument("--peak-tflops", type=float, default=989.0, help="dense bf16 peak of one GPU")
     arguments = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -70,22 +75,30 @@ def main() -> None:
         probe.close()
         pieces = -(-max(arguments.token_budget, arguments.length) // arguments.logprob_chunk)
         settings = PolicySettings(
-            model=scratch, dtype=dtype, device=device, temperature=1.0, attention="sdpa",
+            model=scratch, dtype=dtype, device=device, temperature=1.0, attention=arguments.attention,
             gradient_checkpointing=device == "cuda", head_pieces=pieces, threads=2, weight_decay=0.0,
             betas=(0.9, 0.95), max_grad_norm=1.0,
         )  # fmt: skip
         policy = Zero3Policy(settings, Rendezvous(0, 0, 1, "127.0.0.1", port))
         at_rest = torch.cuda.memory_allocated() if device == "cuda" else 0
         batch = sequences(arguments)
-        plan = pack([len(sequence.token_ids) for sequence in batch], 1, arguments.token_budget)
-        microbatches = [[batch[i] for i in members] for members in plan.microbatches[0]]
-        seconds = []
-        for _ in range(arguments.rounds + 1):
-            started = time.perf_counter()
-            policy.update([(OptimizerStep(()), microbatches)], TrainSettings(1e-6))
-            if device == "cuda":
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - started)
+        lengths = [len(sequence.token_ids) for sequence in batch]
+
+        def measured(is_packed: bool) -> tuple[list[float], PackingPlan]:
+            plan = pack(lengths, 1, arguments.token_budget, is_packed)
+            microbatches = [[batch[i] for i in members] for members in plan.microbatches[0]]
+            policy._settings = replace(settings, is_packed=is_packed)  # a second policy would need a second process
+            seconds = []
+            for _ in range(arguments.rounds + 1):
+                started = time.perf_counter()
+                policy.update([(OptimizerStep(()), microbatches)], TrainSettings(1e-6))
+                if device == "cuda":
+                    torch.cuda.synchronize()
+                seconds.append(time.perf_counter() - started)
+            return seconds, plan
+
+        seconds, plan = measured(is_packed=False)
+        packed = measured(is_packed=True)[0] if arguments.packed else None
     tokens, step = sum(len(sequence.token_ids) for sequence in batch), median(seconds[1:])
     figures = {
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
@@ -96,6 +109,9 @@ def main() -> None:
         "padding_share": 1 - tokens / plan.padded_tokens,
         "first_step_s": seconds[0],
     }
+    if packed is not None:
+        figures["packed_step_s"] = median(packed[1:])
+        figures["packed_speedup"] = step / median(packed[1:])
     if device == "cuda":
         figures["bytes_per_parameter_at_rest"] = at_rest / parameters
         figures["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
