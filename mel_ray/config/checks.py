@@ -258,6 +258,9 @@ def _sharing(policy: PolicyPoolConfig) -> Iterator[Problem]:
         yield Problem("cluster.policy.attention", "eager", why, "use sdpa or flash_attention_2")
 
 
+LEAST_SHARED = 1 << 30  # bytes of /dev/shm; Docker gives 64 MiB
+
+
 def find_resource_problems(config: Config, machine: Machine) -> list[Problem]:
     """Problems of the configuration on this machine or cluster."""
     plan, where = make_plan(config), "the cluster" if machine.is_cluster else "this machine"
@@ -271,6 +274,11 @@ def find_resource_problems(config: Config, machine: Machine) -> list[Problem]:
                 "choose a smaller cluster= preset or lower cluster.rollout.engines and cluster.policy.ranks",
             )
         )
+    shared = machine.shared_memory
+    if config.cluster.device == "cuda" and shared is not None and shared < LEAST_SHARED:
+        why = f"NCCL and vLLM's workers exchange through /dev/shm, which has {shared / (1 << 20):.0f} MiB on {where}"
+        remedy = "give it at least 1 GiB, e.g. docker run --shm-size=8g"
+        problems.append(Problem("cluster", None, why, remedy))
     if config.cluster.device == "cpu" and config.cluster.policy.ranks > machine.cpus:
         problems.append(
             Problem(

@@ -13,7 +13,8 @@ from mel_ray.config.schema import Config
 class Machine:
     """What a run may use: of this machine, or of the Ray cluster it is submitted to (`is_cluster`).
 
-    `memory`, `gpu_memory`: bytes of the machine and of its smallest GPU; None where they are not known.
+    Bytes, None where they are not known: `memory` of the machine, `gpu_memory` of its smallest GPU, `shared_memory` of
+    /dev/shm.
     """
 
     cpus: float
@@ -21,6 +22,7 @@ class Machine:
     is_cluster: bool = False
     memory: float | None = None
     gpu_memory: float | None = None
+    shared_memory: float | None = None
 
 
 def this_machine() -> Machine:
@@ -29,7 +31,17 @@ def this_machine() -> Machine:
     present = len(list(Path("/dev").glob("nvidia[0-9]*")))
     gpus = present if visible is None else min(present, len([v for v in visible.split(",") if v]))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Machine(cpus, gpus, memory=memory, gpu_memory=_gpu_memory() if gpus else None)
+    return Machine(
+        cpus, gpus, memory=memory, gpu_memory=_gpu_memory() if gpus else None, shared_memory=_shared_memory()
+    )
+
+
+def _shared_memory() -> float | None:
+    try:
+        found = os.statvfs("/dev/shm")
+    except OSError:
+        return None
+    return float(found.f_blocks * found.f_frsize)
 
 
 def _gpu_memory() -> float | None:

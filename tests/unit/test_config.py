@@ -419,6 +419,17 @@ def test_resources():
     assert find_resource_problems(big, Machine(512, 16)) == []
 
 
+@pytest.mark.parametrize(("mib", "is_refused"), [(64, True), (8192, False), (None, False)])
+def test_shared_memory_of_a_container_that_is_too_small_for_gpus_is_named(mib, is_refused):
+    machine = Machine(512, 16, shared_memory=None if mib is None else mib << 20)
+    problems = find_resource_problems(compose_config(["model=qwen3_8b_base", "cluster=2x8"]), machine)
+    assert bool(problems) == is_refused
+    if is_refused:
+        assert "/dev/shm, which has 64 MiB on this machine" in str(problems[0])
+        assert "--shm-size" in str(problems[0])
+    assert find_resource_problems(compose_config(), Machine(2, 0, shared_memory=1 << 20)) == []
+
+
 def test_the_plan_names_every_pool_with_actors():
     plan = make_plan(compose_config())
     assert [pool.name for pool in plan.pools] == ["rollout", "verifier", "experience", "policy"]
