@@ -7,7 +7,6 @@ batch, the last one at the latest. No question is twice in a batch. The first fa
 
 import asyncio
 import math
-import pickle
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -19,10 +18,11 @@ from mel_ray.driver.state import RunState
 from mel_ray.records.ledger import TrajectoryFate
 from mel_ray.records.ports import Data, ObjectStore
 from mel_ray.records.row import Explored, Ref, Row, RowKind, is_mixed
+from mel_ray.records.stored import StoredRecords
 from mel_ray.records.trajectory import Prompt
 
 Explore = Callable[[Prompt, int], Awaitable[Explored]]
-FILE = "explored.pickle"
+FILE = "explored.npz"
 
 
 @dataclass(slots=True, eq=False)
@@ -39,6 +39,9 @@ class Asked:
     @property
     def is_silent(self) -> bool:
         return self.explored is not None and not is_mixed(self.explored)
+
+
+_STORED = StoredRecords(Asked)
 
 
 class Batches:
@@ -230,8 +233,7 @@ class WaitingBatches:
         refs = list(dict.fromkeys(ref for one in asked for row in one.explored or () for ref in _refs(row)))
         numbers: dict[Ref | None, Ref | None] = {ref: number for number, ref in enumerate(refs)}
         records = await self._store.get(refs)
-        with (folder / FILE).open("wb") as stream:
-            pickle.dump(([_referring(one, numbers) for one in asked], records), stream)
+        _STORED.write(folder / FILE, ([_referring(one, numbers) for one in asked], records))
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,12 +253,11 @@ class Waiting:
         if not count:
             return cls()
         try:
-            with (folder / FILE).open("rb") as stream:
-                asked, records = pickle.load(stream)  # our own checkpoint
-            if len(asked) == count:
-                return cls(asked, records)
-        except Exception as error:  # a damaged pickle may raise anything
+            asked, records = _STORED.read(folder / FILE)
+        except OSError as error:
             raise ValueError(f"{FILE}: {error}") from error
+        if len(asked) == count:
+            return cls(asked, records)
         raise ValueError(f"{FILE} holds {len(asked)} questions and not {count}")
 
     def put_into(self, store: ObjectStore) -> list[Asked]:

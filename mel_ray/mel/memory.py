@@ -1,6 +1,5 @@
 """The memory of past lessons: a bounded replay buffer (beyond the paper), and its place in a checkpoint."""
 
-import pickle
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +7,9 @@ from random import Random
 
 from mel_ray.records.ports import ObjectStore
 from mel_ray.records.row import Ref, Row
+from mel_ray.records.stored import StoredRecords
 
-FILE = "lessons.pickle"
+FILE = "lessons.npz"
 
 
 class Memory:
@@ -40,16 +40,18 @@ class Memory:
         numbers: dict[Ref | None, Ref | None] = {ref: number for number, ref in enumerate(refs)}
         entries = [(born, _plain(row, numbers)) for born, row in self.entries]
         records = await self._store.get(refs)
-        with (folder / FILE).open("wb") as stream:
-            pickle.dump((entries, records), stream)
+        StoredRecords().write(folder / FILE, (entries, records))
 
     async def load(self, folder: Path) -> None:
-        """Restore the entries; a checkpoint without any leaves the memory empty."""
+        """Restore the entries; a checkpoint without any leaves the memory empty.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
         self.entries = []
         if not (folder / FILE).exists():
             return
-        with (folder / FILE).open("rb") as stream:
-            entries, records = pickle.load(stream)  # our own checkpoint
+        entries, records = StoredRecords().read(folder / FILE)
         refs: dict[Ref | None, Ref | None] = {number: self._store.put(record) for number, record in enumerate(records)}
         self.entries = [(born, _plain(row, refs)) for born, row in entries]
 

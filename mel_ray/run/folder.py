@@ -13,7 +13,7 @@ from mel_ray.records.problem import ConfigError, Problem
 from mel_ray.run.checkpoints import latest_checkpoint
 from mel_ray.run.order_file import find_order_problems
 
-FORMAT = 2  # raised when an older folder can no longer be continued; 1 had no format file
+FORMAT = 3  # raised when an older folder can no longer be continued; 1 had no format file, 2 had pickles
 
 
 class RunFolderError(Exception):
