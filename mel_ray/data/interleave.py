@@ -4,6 +4,7 @@ Which source the n-th question comes from is a function of n and the weights. Wh
 how many were taken from this source before. So the order does not depend on how many are taken at a time.
 """
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 from math import floor, gcd, lcm
@@ -142,6 +143,9 @@ def stream_of(prompts: Sequence[Prompt], config: Config, position: int = 0) -> D
 
 
 def most_asked(config: Config) -> int:
-    """The most questions that one step asks."""
-    count, dynamic = config.rollout.prompts_per_step, config.algorithm.dynamic_sampling
+    """The most questions that are under way for one step."""
+    rollout, dynamic = config.rollout, config.algorithm.dynamic_sampling
+    count = rollout.prompts_per_step
+    if rollout.partial:
+        count += math.ceil(count * rollout.oversample)
     return max(count, int(count * dynamic.max_factor)) if dynamic.enabled else count

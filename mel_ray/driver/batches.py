@@ -185,10 +185,13 @@ class Batches:
         """
         if count <= 0:
             return []
-        left = [one for one in self.asked if one.batch is None][:count] if batch is not None else []
-        for one in left:
-            one.batch = batch
         known = {one.prompt.question_id for one in self.asked if one.batch == batch}
+        left: list[Asked] = []
+        for one in self.asked if batch is not None else ():
+            if one.batch is None and len(left) < count and one.prompt.question_id not in known:
+                one.batch = batch
+                left.append(one)
+                known.add(one.prompt.question_id)
         more = [Asked(step, prompt, batch) for prompt in self._unlike(known, count - len(left))]
         self.asked += more
         return [*left, *more]

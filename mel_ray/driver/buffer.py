@@ -6,7 +6,8 @@ then trained (on policy).
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from mel_ray.driver.batches import Asked, Batches
@@ -53,6 +54,14 @@ class Buffer:
         finally:
             self._running -= 1
             self._idle_since = time.monotonic()
+
+    @contextmanager
+    def clock_stopped(self) -> Iterator[None]:
+        """What passes between two steps, an evaluation or a checkpoint, is no time in which the explorer lacks room."""
+        started = time.monotonic()
+        yield
+        now = time.monotonic()
+        self._idle_since = now if self._idle_since >= started else self._idle_since + now - started
 
     async def close(self) -> None:
         """Stop exploring; what is under way is given up."""

@@ -52,10 +52,11 @@ class Loop:
             await watch.evaluate(0)
         for step in range(first, last + 1):
             watch.report(await self.step(step))
-            if _is_due(self.cfg.eval.every, step) and step < last:
-                await watch.evaluate(step)
-            if _is_due(self.cfg.checkpoint.every, step) and step < last:
-                await watch.save()
+            with self.buffer.clock_stopped():
+                if _is_due(self.cfg.eval.every, step) and step < last:
+                    await watch.evaluate(step)
+                if _is_due(self.cfg.checkpoint.every, step) and step < last:
+                    await watch.save()
         await watch.save()  # before anything else can fail
         if self.cfg.eval.after:
             await watch.evaluate(last)
@@ -74,6 +75,7 @@ class Loop:
         clock.lap("time/train")
         version = self.state.version + learned.update.moved
         try:
+            self.order.learned(step, version)
             if learned.update.moved or self.cfg.cluster.colocated:
                 await self.publish(version)
             await self.engines.resume()

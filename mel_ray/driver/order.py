@@ -37,6 +37,10 @@ class Order(Protocol):
         """No more questions will be asked for this step."""
         ...
 
+    def learned(self, step: int, version: int) -> None:
+        """The policy has trained on this step, and has these weights now."""
+        ...
+
 
 class AsItComes:
     """Nothing is held back."""
@@ -55,6 +59,9 @@ class AsItComes:
     def closed(self, step: int) -> None:
         return None
 
+    def learned(self, step: int, version: int) -> None:
+        return None
+
 
 class DifferentRun(RuntimeError):
     """This run does not sample what the other one did; the message is a sentence."""
@@ -63,10 +70,13 @@ class DifferentRun(RuntimeError):
 class Replayed:
     """As in another run: a sample waits for its weights, and weights wait for all samples of the weights before."""
 
-    def __init__(self, name: str, steps: Mapping[int, Mapping[Sample, int]], version: int = 0) -> None:
+    def __init__(
+        self, name: str, steps: Mapping[int, Mapping[Sample, int]], version: int = 0,
+        trained_from: Mapping[int, int] | None = None,
+    ) -> None:  # fmt: skip
         """`steps`: the version of everything that the other run sampled in the steps to come. `version`: the weights
-        that this run begins with."""
-        self._name, self._steps, self._version = name, steps, version
+        that this run begins with. `trained_from`: those that the other run's policy had at the start of a step."""
+        self._name, self._steps, self._version, self._trained_from = name, steps, version, trained_from or {}
         self._left = Counter(of_sample for step in steps.values() for of_sample in step.values())
         self._open = {step: set(samples) for step, samples in steps.items()}  # not sampled yet
         self._changed = asyncio.Condition()
@@ -112,6 +122,16 @@ class Replayed:
             DifferentRun: the other run asked more questions.
         """
         self._refuse_missing(step, list(self._open.get(step, ())))
+
+    def learned(self, step: int, version: int) -> None:
+        """
+        Raises:
+            DifferentRun: only one of the two runs made an optimizer step, so their weights are counted differently.
+        """
+        theirs = self._trained_from.get(step + 1, version)
+        if theirs != version:
+            who, other = (f"run {self._name}", "this one") if theirs > version else ("this run", f"run {self._name}")
+            raise DifferentRun(f"step {step}: {who} made an optimizer step and {other} had no signal for one, {APART}")
 
     def _refuse_missing(self, step: int, missing: list[Sample]) -> None:
         if missing:

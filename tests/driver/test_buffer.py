@@ -109,3 +109,16 @@ def test_in_virtual_time_a_run_that_cannot_go_on_is_an_error():
 
     with pytest.raises(Stuck):
         simulate(main())
+
+
+def test_what_passes_between_two_steps_is_no_lack_of_room():
+    async def main():
+        buffer = Buffer(Timed(1, 1, 1), 1, 3)
+        await buffer.take(1)  # batch 2 is gathered at the same time
+        await asyncio.sleep(5)  # a step, in which the explorer has no room
+        with buffer.clock_stopped():
+            await asyncio.sleep(100)
+        await buffer.take(2)
+        return buffer.idle
+
+    assert simulate(main()) == 5

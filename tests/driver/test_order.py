@@ -96,3 +96,12 @@ def test_a_sample_whose_weights_are_gone_is_not_taken_under_newer_ones():
                 raise AssertionError("sampled under other weights")
 
     simulate(main())
+
+
+@pytest.mark.parametrize(("version", "words"), [(1, "run first made an optimizer step"), (3, "this run made an")])
+def test_weights_that_are_counted_differently_are_noticed_at_once(version, words):
+    order = Replayed("first", {}, trained_from={2: 1, 3: 2})
+    order.learned(1, 1)
+    with pytest.raises(DifferentRun, match=f"step 2: {words}"):
+        order.learned(2, version)
+    order.learned(3, 7)  # the last step has no other to compare with

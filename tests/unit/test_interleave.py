@@ -153,3 +153,8 @@ def test_what_a_step_may_ask(dynamic, most):
         [f"algorithm.dynamic_sampling.enabled={dynamic}", "algorithm.dynamic_sampling.max_factor=3"]
     )
     assert most_asked(config) == most
+
+
+def test_a_partial_run_has_more_under_way():
+    partial = ("rollout.partial=true", "driver.publish=in_flight", "rollout.oversample=0.5")
+    assert most_asked(compose_config(["rollout.prompts_per_step=8", *partial])) == 12
