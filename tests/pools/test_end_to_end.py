@@ -215,7 +215,8 @@ def test_a_killed_run_that_explored_ahead_can_be_repeated_in_one_go(tmp_path):
     assert "continuing after step 2" in resumed.stdout, resumed.stderr
     assert run("run.name=repeated", "run.replay_order=killed", *overrides).returncode == 0
     whole, found = numbers(killed), numbers(repeated)
-    assert [row["staleness/mean"] for row in whole["metrics"]][1:] == [1, 1, 1]
+    staleness = [row["staleness/mean"] for row in whole["metrics"]]
+    assert staleness[1] > 0 and max(staleness) <= 1  # below one where a publish came in the middle of a batch
     assert list(differences(whole, found)) == []
     assert (killed / "order.jsonl").read_text() == (repeated / "order.jsonl").read_text()
     other = run("run.name=other", "run.replay_order=killed", *overrides, "rollout.prompts_per_step=5")
