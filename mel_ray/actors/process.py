@@ -22,6 +22,8 @@ KEPT_MEMORY = {
 }
 # Without these, vLLM compiles for seconds at the first logprobs, and two engines pin themselves to the same core.
 CPU_ENGINE_ENV = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCHDYNAMO_DISABLE": "1", **KEPT_MEMORY}
+# vLLM binds each worker of an engine to a NUMA node of its own, and refuses to start where there are too few.
+CPU_WORKERS_ENV = {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 # Microbatches differ in length, and fixed segments would leave gaps of several GB between them.
 GPU_POLICY_ENV = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
 CPU_POLICY_ENV = {"DS_ACCELERATOR": "cpu", "TORCHDYNAMO_DISABLE": "1"}

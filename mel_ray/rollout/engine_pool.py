@@ -20,7 +20,7 @@ import ray
 
 from mel_ray.actors.handles import Handle, PoolError
 from mel_ray.actors.placement import Placement, options_of
-from mel_ray.actors.process import CPU_ENGINE_ENV, ENGINE_ENV, redirect_output, runtime_env
+from mel_ray.actors.process import CPU_ENGINE_ENV, CPU_WORKERS_ENV, ENGINE_ENV, redirect_output, runtime_env
 from mel_ray.config.cluster import DeadlineConfig
 from mel_ray.config.plan import PoolPlan
 from mel_ray.config.schema import ClusterConfig, ModelConfig
@@ -165,7 +165,8 @@ class EnginePool:
         plan, is_cpu = self._plan, self._cluster.device == "cpu"
         name = f"{plan.name}-{index}"
         log = self._logs / f"{name}.log" if self._logs else None
-        environment = runtime_env(ENGINE_ENV, CPU_ENGINE_ENV if is_cpu else {}, threads=plan.threads)
+        on_cpu = CPU_ENGINE_ENV | (CPU_WORKERS_ENV if self._settings.tensor_parallel > 1 else {})
+        environment = runtime_env(ENGINE_ENV, on_cpu if is_cpu else {}, threads=plan.threads)
         options = options_of(plan, index, self._placement)
         actor = ray.remote(EngineActor).options(max_concurrency=10_000, runtime_env=environment, **options)
         handle: Handle[EngineActor] = Handle(name, actor.remote(self._settings, self._model, log), log)
