@@ -36,7 +36,8 @@ from mel_ray.records.row import Ref, Row, RowKind, correct, incorrect
 from mel_ray.records.step import OptimizerStep, Shards, TrainSettings
 from mel_ray.records.trajectory import FinishReason, Floats, Prompt, Sampling, derive_seed
 from mel_ray.records.verdict import Outcome, Verdict
-from mel_ray.rollout.engine_pool import AllEngines, EnginePool, RolloutPool
+from mel_ray.rollout.engine_pool import EnginePool
+from mel_ray.rollout.rollout_pool import AllEngines, RolloutPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +268,7 @@ class SimulatedPolicy:
 class SimulatedPublisher:
     def __init__(self, pool: SimulatedPool, rates: Rates, config: Config) -> None:
         self._pool, self._rates, self._keep_kv = pool, rates, config.driver.keep_kv
+        self.moving = asyncio.Lock()
 
     async def publish(self, version: int, keep_kv: bool = False) -> None:
         await asyncio.sleep(self._rates.publish)

@@ -23,6 +23,8 @@ from mel_ray.config.schema import Config
 from mel_ray.records.reports import EngineClock
 from mel_ray.rollout.engine_pool import EnginePool
 
+START = 20.0  # seconds of an engine that takes the place of another
+
 Spans = tuple[tuple[int, int], ...]  # (tokens, version of the weights that sampled them), in order
 
 
@@ -63,7 +65,7 @@ class SimulatedEngine:
         self._tickets = itertools.count()
         self._progress, self._debt, self._seen = 0.0, 0.0, self._loop.time()
         self._changes, self._versions = [-math.inf], [0]  # at which progress which weights came
-        self._is_paused = False
+        self._is_paused = self.has_suspect = False
         self._timer: asyncio.TimerHandle | None = None
         self._clock, self._told = [0.0] * 4, [0.0] * 4  # as EngineClock: from the beginning, and up to the last call
 
@@ -82,6 +84,15 @@ class SimulatedEngine:
             self._change()
             raise
         return [request.spans[index] for index in range(len(lengths))]
+
+    async def ready(self) -> None:
+        await asyncio.sleep(START)
+
+    async def ping(self, seconds: float) -> None:
+        return None
+
+    def kill(self) -> None:
+        return None
 
     async def pause(self) -> None:
         self._advance()

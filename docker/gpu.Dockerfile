@@ -1,6 +1,6 @@
 # docker build -f docker/gpu.Dockerfile -t mel-ray:gpu .   (not built yet)
 FROM nvidia/cuda:13.0.1-devel-ubuntu24.04
-RUN apt-get update && apt-get install -y --no-install-recommends git make python3 python3-venv python3-dev && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install -y --no-install-recommends git make procps python3 python3-venv python3-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /mel_ray
 COPY . .
 RUN MEL_RAY_EXTRA=gpu make setup

@@ -5,6 +5,7 @@
 set -euo pipefail
 venv=$(cd "${1:-.venv}" && pwd)
 export RAY_AUTH_MODE=token
+export RAY_JOB_STOP_WAIT_TIME_S=${RAY_JOB_STOP_WAIT_TIME_S:-300} # after 3 seconds, `ray job stop` would kill a run that saves
 export RAY_AUTH_TOKEN_PATH=${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}
 if [ ! -s "$RAY_AUTH_TOKEN_PATH" ]; then
   mkdir -p "$(dirname "$RAY_AUTH_TOKEN_PATH")"
@@ -38,7 +39,9 @@ cat <<TXT
 A Ray head on this machine, port $port, dashboard at http://127.0.0.1:$dashboard (Ctrl-C ends it). In another terminal:
 
   export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$RAY_AUTH_TOKEN_PATH RAY_API_SERVER_ADDRESS=http://127.0.0.1:$dashboard
-  $venv/bin/ray job submit --working-dir . -- $venv/bin/python -m mel_ray.main run.dir=$PWD/runs
+  $venv/bin/ray job submit --working-dir . -- $venv/bin/python -m mel_ray.main run.dir=$PWD/runs run.name=first run.resume=auto
+
+The same command again continues the run.
 
 TXT
 # A shell starts background jobs deaf to Ctrl-C, and what they start inherits it: listen again.

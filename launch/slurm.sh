@@ -1,8 +1,13 @@
 #!/usr/bin/env bash
 # SLURM: a Ray cluster over the job's nodes, then one training run. Tested with stub commands only.
 #   sbatch --nodes=2 --gpus-per-node=8 launch/slurm.sh model=qwen3_8b_base cluster=2x8 run.dir=/shared/runs
+# Five minutes before its time is up the run saves and stops, and the job goes back to the queue. It then goes on from
+# there, and so does a job that names the same run.
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=48
+#SBATCH --signal=B:USR1@300
+#SBATCH --requeue
+#SBATCH --open-mode=append
 set -euo pipefail
 source "${MEL_RAY_VENV:-.venv}/bin/activate"
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-48} # since SLURM 22.05 srun does not inherit it
@@ -36,4 +41,30 @@ until [ "$(alive || echo 0)" = "${#nodes[@]}" ]; do
   sleep 2
 done
 echo "slurm: ${#nodes[@]} nodes at $address:$port"
-RAY_ADDRESS="$address:$port" python -m mel_ray.main "$@"
+
+name=()
+case " $* " in
+  *" run.name="*) ;;
+  *) name=("run.name=slurm-$SLURM_JOB_ID") ;; # the same when the job is requeued
+esac
+asked= training=
+pass_on() { # signal: bash runs this in place of dying, and `wait` returns
+  asked=yes
+  [ -z "$training" ] || kill "-$1" "$training" 2>/dev/null || true
+}
+trap 'pass_on USR1' USR1
+trap 'pass_on TERM' TERM
+RAY_ADDRESS="$address:$port" python -m mel_ray.main run.resume=auto "${name[@]}" "$@" &
+training=$!
+status=128
+while [ "$status" -ge 128 ]; do # as long as it is a signal that ended the waiting, and not the training
+  asked=
+  status=0
+  wait "$training" || status=$?
+  [ -n "$asked" ] || break
+done
+if [ "$status" -eq 75 ]; then
+  echo "slurm: the run has saved and stopped; job $SLURM_JOB_ID goes back to the queue"
+  scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$status"

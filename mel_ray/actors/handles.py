@@ -11,17 +11,13 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
+from mel_ray.records.incident import BrokenActor, LostActor, PoolError
 from mel_ray.records.row import Ref
 
 TAIL_LINES = 12
-
-
-class PoolError(RuntimeError):
-    """A pool could not do its work. The message is a sentence; `log` is the file that says more."""
-
-    def __init__(self, message: str, log: Path | None = None) -> None:
-        self.log = log
-        super().__init__(message)
+SIGN_OF_LIFE = "sign of life"
+WATCH = "watch"  # the calls of an actor that are answered while it works
+WATCHED = ray.remote(concurrency_groups={WATCH: 1})
 
 
 def log_tail(log: Path | None) -> str:
@@ -32,30 +28,34 @@ def log_tail(log: Path | None) -> str:
     return "".join(f"\n    {line}" for line in lines[-TAIL_LINES:])
 
 
-def _explain(error: BaseException, label: str, seconds: float, log: Path | None) -> PoolError:
-    where = f" Log: {log}" if log else ""
+def _explain(error: BaseException, who: str, what: str, seconds: float, log: Path | None) -> PoolError:
+    label, where = f"{who}, {what}", f" Log: {log}" if log else ""
     if isinstance(error, TimeoutError | GetTimeoutError):
-        return PoolError(f"{label}: no answer within {seconds:g} s.{where}", log)
+        return LostActor(f"{label}: no answer within {seconds:g} s.{where}{log_tail(log)}", log, who)
     if isinstance(error, RayTaskError):
         cause = error.cause if isinstance(error.cause, BaseException) else error
+        if isinstance(cause, LostActor):
+            return cause  # another actor, which this one was asking
         text = str(cause).strip().splitlines() or [type(cause).__name__]
-        return PoolError(f"{label}: {type(cause).__name__}: {text[0][:300]}.{where}", log)
+        sentence = f"{label}: {type(cause).__name__}: {text[0][:300]}.{where}"
+        return LostActor(sentence, log, who) if isinstance(cause, BrokenActor) else PoolError(sentence, log)
     if isinstance(error, RayActorError):
-        return PoolError(f"{label}: its process died.{where}{log_tail(log)}", log)
+        return LostActor(f"{label}: its process died.{where}{log_tail(log)}", log, who)
     return PoolError(f"{label}: {type(error).__name__}: {error}.{where}", log)
 
 
-async def settle(ref: Any, label: str, seconds: float, log: Path | None = None) -> Any:
+async def settle(ref: Any, who: str, what: str, seconds: float, log: Path | None = None) -> Any:
     """Await an answer for at most `seconds`.
 
     Raises:
-        PoolError: naming `label`, the cause, and the last lines of `log` if the actor died.
+        LostActor: there will be none; with the last lines of `log`.
+        PoolError: the answer is an error.
     """
     try:
         async with asyncio.timeout(seconds):
             return await ref
     except (TimeoutError, RayError) as error:
-        raise _explain(error, label, seconds, log) from error
+        raise _explain(error, who, what, seconds, log) from error
 
 
 A = TypeVar("A")
@@ -103,10 +103,11 @@ class Handle(Generic[A]):
         """Call `method` on the actor and wait for its answer at most `seconds`; `what` names the work in errors.
 
         Raises:
-            PoolError: no answer in time, an exception, or the actor died.
+            LostActor: no answer in time, or the actor died.
+            PoolError: an exception.
         """
         ref = getattr(self.actor, method.__name__).remote(*arguments, **named)
-        return await settle(ref, self._label(what or method.__name__), seconds, self.log)
+        return await settle(ref, self.name, what or method.__name__, seconds, self.log)
 
     async def ask_stored(
         self,
@@ -120,10 +121,7 @@ class Handle(Generic[A]):
         """As `ask`, for a method that returns two values: the first stays in the object store, as a reference."""
         call = getattr(self.actor, method.__name__).options(num_returns=2)
         stored, answer = call.remote(*arguments, **named)
-        return stored, await settle(answer, self._label(what or method.__name__), seconds, self.log)
-
-    def _label(self, what: str) -> str:
-        return f"{self.name}, {what}"
+        return stored, await settle(answer, self.name, what or method.__name__, seconds, self.log)
 
     def kill(self) -> None:
         ray.kill(self.actor)

@@ -83,4 +83,4 @@ async def check_nodes(nodes: Mapping[tuple[str, int], Node], find: Finder, folde
 async def _ask(node: Node, find: Finder, folder: str, token: str | None) -> Any:
     strategy = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
     task = ray.remote(look).options(num_cpus=0, scheduling_strategy=strategy)
-    return await settle(task.remote(find, folder, token), f"node {node.name}", SECONDS)
+    return await settle(task.remote(find, folder, token), f"node {node.name}", "what it finds on its disks", SECONDS)

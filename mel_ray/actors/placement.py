@@ -13,9 +13,10 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from mel_ray.actors.handles import PoolError, settle
+from mel_ray.actors.handles import settle
 from mel_ray.config.bundles import Node, assign, bundles_of
 from mel_ray.config.plan import Plan, PoolPlan
+from mel_ray.records.incident import PoolError
 from mel_ray.records.problem import ConfigError
 
 NODE_LABEL = "ray.io/node-id"
@@ -70,7 +71,7 @@ class Placement:
             PoolError: it could not within `seconds`.
         """
         try:
-            await settle(self._group.ready(), "the cluster", seconds)
+            await settle(self._group.ready(), "the cluster", "reservation", seconds)
         except PoolError as error:
             raise PoolError(f"the resources of the plan were not reserved: {error}") from error
 

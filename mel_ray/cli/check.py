@@ -8,7 +8,7 @@ from pathlib import Path
 from mel_ray.cli.app import EXIT_CODES, asks_for_help
 from mel_ray.config.checks import find_problems, find_resource_problems
 from mel_ray.config.hours import hours_text
-from mel_ray.config.load import compose_config, continued_config
+from mel_ray.config.load import compose_config, continued_config, names_group
 from mel_ray.config.memory_estimate import GB, ModelSize, find_memory_problems, memory_text
 from mel_ray.config.plan import make_plan, this_machine
 from mel_ray.config.schema import AlgorithmConfig, Config, RewardConfig
@@ -23,6 +23,7 @@ from mel_ray.rewards.mixture import judge_of
 from mel_ray.rewards.reward_problems import find_reward_problems
 from mel_ray.run.bottleneck import gain_text, last_alternating_run
 from mel_ray.run.folder import RunFolder, find_run_problems
+from mel_ray.run.resume import change_lines
 
 SMALL = 256 << 20  # bytes of weights that fit any machine
 
@@ -81,14 +82,17 @@ def memory_problems(config: Config) -> list[Problem]:
 
 
 def requested_config(overrides: Sequence[str]) -> Config:
-    """The configuration asked for; a run that continues starts from its stored one.
+    """The configuration asked for.
+
+    Keys alone change those of a run that continues. A command that names groups says the whole configuration, so the
+    command that began a run continues it.
 
     Raises:
         ConfigError: an override, key or value is wrong.
     """
     config = compose_config(overrides)
     stored = RunFolder(Path(config.run.dir) / str(config.run.name)).config
-    if config.run.name and config.run.resume == "auto" and stored.exists():
+    if config.run.name and config.run.resume != "never" and stored.exists() and not names_group(overrides):
         return continued_config(stored, overrides)
     return config
 
@@ -117,6 +121,8 @@ def check(arguments: Sequence[str]) -> None:
         return
     config = requested_config(arguments)
     print(plan_text(config))
+    if config.run.name and config.run.resume != "never":
+        print("\n".join(change_lines(RunFolder(Path(config.run.dir) / config.run.name).config, config)))
     size = size_of_model(config)
     if size is not None:
         print(f"\n{memory_text(config, size, _memory(config)[0])}")

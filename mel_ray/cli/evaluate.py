@@ -18,7 +18,8 @@ from mel_ray.config.templates import CONF_DIR
 from mel_ray.data.prepare import Prepared
 from mel_ray.evaluation.table import Evaluation, comparison_text, table_text
 from mel_ray.records.problem import ConfigError, Problem, counted
-from mel_ray.run.folder import fresh_name, write_json
+from mel_ray.run.atomic import write_json
+from mel_ray.run.folder import fresh_name
 
 HELP = f"""\
 usage: mel evaluate model=... benchmarks=[...] [output=FOLDER] [key=value ...]
@@ -133,6 +134,7 @@ async def ask_all(jobs: Sequence[Job], output: Path) -> list[Evaluation]:
     """All models one after the other on one Ray; every benchmark on the same engines and verifiers."""
     from mel_ray.driver.wiring import SamplingPools, connected_to_ray
     from mel_ray.evaluation.journal import FileJournal
+    from mel_ray.run.console import incident_line
 
     done = []
     with connected_to_ray(jobs[0].config):
@@ -141,6 +143,7 @@ async def ask_all(jobs: Sequence[Job], output: Path) -> list[Evaluation]:
             for note in job.prepared.dropped:
                 print(note, flush=True)
             pools = SamplingPools(job.config, job.prepared.model_folder, output / "logs" / f"{number}")
+            pools.incidents.listen(lambda incident: print(incident_line(incident), flush=True))
             await pools.ready()
             for benchmark in job.prepared.benchmarks:
                 started = time.monotonic()

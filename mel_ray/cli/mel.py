@@ -15,6 +15,7 @@ COMMANDS = {
     "keys": ("mel_ray.cli.mel", "keys", "explain the configuration's keys, or those about a word"),
     "evaluate": ("mel_ray.cli.evaluate", "evaluate", "measure Pass@1, Avg@n and Pass@k of any checkpoint"),
     "pass-rate": ("mel_ray.cli.pass_rate", "pass_rate", "measure how often a model solves each training question"),
+    "export": ("mel_ray.cli.export", "export", "write the policy of a checkpoint as a Hugging Face folder"),
     "report": ("mel_ray.cli.report", "report", "draw one or more runs on a page"),
     "experiences": ("mel_ray.cli.experiences", "experiences", "print the meta-experiences of a run"),
     "inspect": ("mel_ray.cli.inspect", "inspect", "show what a dataset holds: lengths, answers, contamination"),

@@ -105,6 +105,7 @@ async def _ask(
 ) -> None:  # fmt: skip
     from mel_ray.driver.loop import FailureGuard
     from mel_ray.driver.wiring import SamplingPools, connected_to_ray
+    from mel_ray.run.console import incident_line
 
     guard = FailureGuard(config.reward.max_failure_rate)
 
@@ -116,6 +117,7 @@ async def _ask(
     with connected_to_ray(config):
         heed_signals()
         pools = SamplingPools(config, prepared.model_folder, None)
+        pools.incidents.listen(lambda incident: print(incident_line(incident), flush=True))
         await pools.ready()
         progress.begin()
         await measure(missing, samples, config, pools.rollout, pools.rewards, report)

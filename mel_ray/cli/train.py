@@ -13,9 +13,12 @@ from mel_ray.config.schema import Config
 from mel_ray.data.prepare import Prepared
 from mel_ray.driver.batches import Waiting
 from mel_ray.driver.state import RunState
+from mel_ray.mel.memory import StoredLessons
 from mel_ray.records.ports import Sink
 from mel_ray.records.problem import ConfigError, Problem, counted
+from mel_ray.run.atomic import write_atomically
 from mel_ray.run.folder import RunFolder, open_run
+from mel_ray.run.resume import change_lines
 
 HELP = f"""\
 usage: mel train [--check] [key=value ...]
@@ -61,12 +64,25 @@ def read_waiting(checkpoint: Path | None, config: Config, state: RunState) -> Wa
         return Waiting()
     try:
         waiting = Waiting.read(checkpoint, state.waiting)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise ConfigError([_damaged(checkpoint, config, error)]) from error
     if waiting.asked and not config.is_off_policy and any(find_correction_problems(config)):
         why = "the checkpoint holds questions that were explored ahead, and nothing would correct for their age"
         raise ConfigError([Problem("run.resume", config.run.resume, why, "set algorithm.importance_cap=2")])
     return waiting
+
+
+def check_lessons(checkpoint: Path | None, config: Config) -> None:
+    """
+    Raises:
+        ConfigError: the memory of past lessons is damaged.
+    """
+    if checkpoint is None:
+        return
+    try:
+        StoredLessons.read(checkpoint)
+    except (OSError, ValueError) as error:
+        raise ConfigError([_damaged(checkpoint, config, error)]) from error
 
 
 def _damaged(checkpoint: Path, config: Config, error: Exception) -> Problem:
@@ -108,6 +124,8 @@ async def run_steps(
         pools = Pools(config, prepared.model_folder, folder.logs)
         await pools.ready(checkpoint)
         sinks = make_sinks(config, folder, state.step)
+        for sink in sinks:
+            pools.incidents.listen(sink.incident)
         status = "failed"
         try:
             is_repeatable = config.driver.publish == "drain" and not config.rollout.partial
@@ -148,15 +166,19 @@ def train(arguments: Sequence[str]) -> None:
     config, folder, checkpoint = open_run(config, prepared.weight_bytes)
     state = read_state(checkpoint, config)
     waiting = read_waiting(checkpoint, config, state)
-    folder.config.write_text(to_yaml(config))
-    folder.rewind(state.step if checkpoint else -1)
+    check_lessons(checkpoint, config)
+    changes = change_lines(folder.config, config)
+    write_atomically(folder.config, to_yaml(config))
+    moved = folder.rewind(state.step if checkpoint else -1)
     print(f"run folder: {folder.path}", flush=True)
     for dropped in prepared.dropped:
         print(dropped, flush=True)
-    if config.run.resume == "auto" and not checkpoint:
+    if config.run.resume != "never" and not checkpoint:
         print("no checkpoint to continue from: starting at step 1", flush=True)
     if checkpoint:
         print(f"continuing after step {state.step} from {checkpoint.name}", flush=True)
+    for line in (*changes, *([moved] if moved else [])):
+        print(line, flush=True)
     status, ended = "done", None
     try:
         asyncio.run(run_steps(config, prepared, folder, checkpoint, state, waiting))

@@ -191,9 +191,14 @@ def continued_config(stored: Path, overrides: Sequence[str], conf_dir: Path = CO
     return validate(plain)
 
 
+def names_group(overrides: Sequence[str], conf_dir: Path = CONF_DIR) -> bool:
+    """Whether any override chooses a file of conf/, as in `model=qwen3_8b_base`."""
+    groups = _groups(conf_dir)
+    return any(text.lstrip("+~").split("=")[0].split("@")[0] in groups for text in overrides)
+
+
 def _forced(text: str, conf_dir: Path) -> str:
-    is_group = text.lstrip("+~").split("=")[0].split("@")[0] in _groups(conf_dir)
-    return text if is_group or text.startswith(("+", "~")) else f"++{text}"
+    return text if names_group([text], conf_dir) or text.startswith(("+", "~")) else f"++{text}"
 
 
 def validate(values: Any) -> Config:

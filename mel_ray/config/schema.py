@@ -32,8 +32,9 @@ class RunConfig(Section):
     """Seed of everything random: order of questions, sampling, choice of pairs."""
     steps: int = Field(40, ge=1)
     """Number of training steps."""
-    resume: Literal["never", "auto"] = "never"
-    """What to do if a run of this name exists: refuse (never), or continue from its last checkpoint (auto)."""
+    resume: Literal["never", "auto", "force"] = "never"
+    """What to do if a run of this name exists: refuse (never), continue from its last checkpoint (auto), or continue
+    even if its model, data or seed has changed (force)."""
     replay_order: str | None = None
     """Run (a name in run.dir, or a folder) whose order of arrival is repeated, so that its curve comes out again."""
 

@@ -6,10 +6,13 @@ own (driver/batches.py), because the normalisers of the loss are global.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 from mel_ray.config.schema import Config
 from mel_ray.driver.order import AsItComes, Order
 from mel_ray.mel.replay import prove
+from mel_ray.records.incident import Poison
+from mel_ray.records.ledger import DraftFate
 from mel_ray.records.ports import Experience, Rewards, Rollout
 from mel_ray.records.row import Explored, Row, is_mixed
 from mel_ray.records.trajectory import Prompt, Sampling, derive_seed
@@ -30,7 +33,10 @@ class Explorer:
 
     async def explore(self, prompt: Prompt, step: int) -> Explored:
         async with self.order.sampling(step, (prompt.question_id, "rollout")):
-            group = await self.rollout.generate(prompt, self._sampling(prompt, step))  # Y ~ pi(. | x)
+            try:
+                group = await self.rollout.generate(prompt, self._sampling(prompt, step))  # Y ~ pi(. | x)
+            except Poison:
+                return ()  # the pool has told who died of it
         judged = await self.rewards.judge(group)  # Eq. 1
         drafts = [await draft(judged, step) for applies, draft in self.follow_ups if applies(judged)]
         self.order.explored(step, prompt.question_id)
@@ -39,17 +45,24 @@ class Explorer:
     async def contrast(self, judged: Sequence[Row], step: int) -> tuple[Row, ...]:
         """A mixed group's meta-experiences, and which of them are proven."""
         async with self.order.sampling(step, (judged[0].question_id, "drafts")):
-            drafts = await self.experience.abstract(judged, step)  # Eqs. 2-5
+            try:
+                drafts = await self.experience.abstract(judged, step)  # Eqs. 2-5
+            except Poison:
+                return ()
         async with asyncio.TaskGroup() as group:
             replays = [group.create_task(self._replay(draft, step)) for draft in drafts]
-        return prove(drafts, [one.result() for one in replays], self.cfg.mel.min_correct_replays)  # Eq. 6
+        drafts, judged_replays = zip(*(one.result() for one in replays), strict=True) if replays else ((), ())
+        return prove(drafts, judged_replays, self.cfg.mel.min_correct_replays)  # Eq. 6
 
-    async def _replay(self, draft: Row, step: int) -> tuple[Row, ...]:
+    async def _replay(self, draft: Row, step: int) -> tuple[Row, tuple[Row, ...]]:
         if draft.fate is not None:
-            return ()  # rejected before a replay
+            return draft, ()  # rejected before a replay
         async with self.order.sampling(step, (draft.question_id, f"replay-{draft.index}")):
-            replays = await self.experience.replay(draft, step)  # y_val ~ pi(. | x, M)
-        return await self.rewards.judge(replays)
+            try:
+                replays = await self.experience.replay(draft, step)  # y_val ~ pi(. | x, M)
+            except Poison:
+                return replace(draft, fate=DraftFate.REPLAY_UNVERIFIED), ()
+        return draft, await self.rewards.judge(replays)
 
     def _sampling(self, prompt: Prompt, step: int) -> Sampling:
         rollout, seed = self.cfg.rollout, self.cfg.run.seed

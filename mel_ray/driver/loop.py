@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from mel_ray.config.schema import Config
@@ -14,7 +15,8 @@ from mel_ray.driver.source_metrics import source_metrics
 from mel_ray.driver.speed import speeds
 from mel_ray.driver.state import RunState
 from mel_ray.records.evaluation import Benchmark
-from mel_ray.records.ports import Data, Engines, Evaluation, Journals, Publisher, Sink
+from mel_ray.records.incident import Losses
+from mel_ray.records.ports import Data, Engines, Evaluation, Health, Journals, Publisher, Sink
 from mel_ray.records.reports import StepReport
 from mel_ray.records.row import Explored, attempts, count_fates
 from mel_ray.records.verdict import Verdict
@@ -29,15 +31,18 @@ class Loop:
 
     def __init__(
         self, cfg: Config, state: RunState, data: Data, buffer: Buffer, learner: Learner, publisher: Publisher,
-        engines: Engines, order: Order | None = None,
+        engines: Engines, order: Order | None = None, health: Health | None = None,
     ) -> None:  # fmt: skip
         self.cfg, self.state, self.data, self.order = cfg, state, data, order or AsItComes()
+        self.health = health
         self.buffer, self.learner, self.publisher, self.engines = buffer, learner, publisher, engines
         self.guard = FailureGuard(cfg.reward.max_failure_rate)
 
     async def run(self, watch: "Watch") -> None:
         """From the state's step to the last; the engines begin with the trainer's very weights."""
-        await self._give_weights(self.state.version)
+        async with self.publisher.moving:
+            await self._give_weights(self.state.version)
+        await self.engines.resume()
         async with asyncio.TaskGroup() as exploring:
             # A failed exploration ends the run, whatever the learner is waiting for.
             self.buffer.start = exploring.create_task
@@ -71,19 +76,21 @@ class Loop:
         engine_measures = await self.engines.measures()
         if self.cfg.cluster.colocated:
             await self.engines.sleep()
-        learned = await self.learner.learn(step, explored, self.state.version)
-        clock.lap("time/train")
-        version = self.state.version + learned.update.moved
-        try:
-            self.order.learned(step, version)
-            if learned.update.moved or self.cfg.cluster.colocated:
-                await self.publish(version)
-            await self.engines.resume()
-            clock.lap("time/publish")
-        finally:
-            await learned.recording
+        async with self.publisher.moving:
+            learned = await self.learner.learn(step, explored, self.state.version)
+            clock.lap("time/train")
+            version = self.state.version + learned.update.moved
+            try:
+                self.order.learned(step, version)
+                if learned.update.moved or self.cfg.cluster.colocated:
+                    await self.publish(version)
+                await self.engines.resume()
+                clock.lap("time/publish")
+            finally:
+                await learned.recording
         clock.lap("time/archive")
-        ledger = count_fates(learned.rows)
+        losses = self.health.take() if self.health else Losses()
+        ledger = replace(count_fates(learned.rows), asked_again=losses.asked_again)
         self.state.finish_step(step, self.data.position, version, ledger)
         metrics = step_metrics(learned, ledger, self.cfg.algorithm.minibatches) | clock.total("time/step")
         metrics |= source_metrics(learned.rows, [source.name for source in self.cfg.data.sources])
@@ -91,6 +98,7 @@ class Loop:
         metrics |= engine_measures
         metrics |= speeds(metrics, self.learner.policy.ranks, self.learner.policy.facts)
         metrics |= {"policy/lr": learned.settings.lr, "policy/version": float(version)}
+        metrics |= {"actors/restarts": float(losses.restarts), "actors/asked_again": float(losses.asked_again)}
         return StepReport(step, metrics, ledger)
 
     async def publish(self, version: int) -> None:

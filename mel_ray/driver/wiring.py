@@ -10,10 +10,12 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import ray
 
+from mel_ray.actors.incidents import Incidents
+from mel_ray.actors.members import Members
 from mel_ray.actors.node_checks import check_nodes
 from mel_ray.actors.object_store import RayStore
 from mel_ray.actors.placement import Placement
@@ -38,7 +40,8 @@ from mel_ray.records.ports import Archive
 from mel_ray.records.problem import ConfigError
 from mel_ray.records.trajectory import Prompt
 from mel_ray.rewards.verifier_pool import VerifierPool
-from mel_ray.rollout.engine_pool import AllEngines, EnginePool, RolloutPool
+from mel_ray.rollout.engine_pool import EnginePool
+from mel_ray.rollout.rollout_pool import AllEngines, RolloutPool
 from mel_ray.rollout.vllm_engine import EngineSettings
 from mel_ray.run.folder import replayed_order
 from mel_ray.run.order_file import read_order, versions_of
@@ -95,12 +98,13 @@ class SamplingPools:
     def __init__(self, config: Config, model_folder: Path, logs: Path | None) -> None:
         self.config, self._model_folder, self._logs = config, model_folder, logs
         self.plan, self.store, cluster = make_plan(config), RayStore(), config.cluster
-        self._placement = Placement(self._placed_plan())
+        self.incidents, self._placement = Incidents(), Placement(self._placed_plan())
         self._rollout_engines = self._engine_pool("rollout")
         self.rollout = RolloutPool(self._rollout_engines, cluster.deadlines.generate)
         self.rewards = VerifierPool(
-            self.plan.pool("verifier"), cluster, config.reward, logs, config.rollout.max_tokens, self._placement
-        )
+            self.plan.pool("verifier"), cluster, config.reward, logs, config.rollout.max_tokens, self._placement,
+            self.incidents,
+        )  # fmt: skip
         self.evaluator = Evaluator(config, self.rollout, self.rewards)
 
     def _placed_plan(self) -> Plan:
@@ -115,11 +119,23 @@ class SamplingPools:
     def _engine_pool(self, name: str) -> EnginePool:
         config = self.config
         settings = EngineSettings.of(config, self._model_folder)
-        return EnginePool(self.plan.pool(name), settings, config.model, config.cluster, self._logs, self._placement)
+        return EnginePool(
+            self.plan.pool(name), settings, config.model, config.cluster, self._logs, self._placement, self.incidents
+        )
 
     async def ready(self) -> None:
         await self._placed()
         await asyncio.gather(self._rollout_engines.ready(), self.rewards.ready())
+        self._watch()
+
+    @property
+    def _healing(self) -> "list[Members[Any]]":
+        """The members of every pool that replaces those it loses."""
+        return [self._rollout_engines.members, self.rewards.members]
+
+    def _watch(self) -> None:
+        for members in self._healing:
+            members.watch(self.config.cluster.deadlines.hang)
 
     def kill(self) -> None:
         """End every actor at once, for those who keep Ray running."""
@@ -143,6 +159,7 @@ class Pools(SamplingPools):
         self.publisher = WeightPublisher(
             self.policy, self.engines, transport_of(cluster), cluster.rollout.tensor_parallel, cluster.weight_delta
         )
+        self.engines.serve_with(self.publisher.serve)
 
     def _placed_plan(self) -> Plan:
         return self.plan
@@ -150,7 +167,11 @@ class Pools(SamplingPools):
     def experience_pool(self, config: Config, placement: Placement | None = None) -> ExperiencePool:
         """An experience pool on this run's engines; its options may differ from those of the other pools."""
         plan, lent = self.plan.pool("experience"), self._engine_pools[-1]
-        return ExperiencePool(plan, config, self._model_folder, lent, self._logs, placement)
+        return ExperiencePool(plan, config, self._model_folder, lent, self._logs, placement, self.incidents)
+
+    @property
+    def _healing(self) -> "list[Members[Any]]":
+        return [*(pool.members for pool in self._engine_pools), self.rewards.members, self.experience.members]
 
     @property
     def _all(self) -> list[Startable]:
@@ -169,6 +190,7 @@ class Pools(SamplingPools):
         if checkpoint is not None:
             await self.policy.load(checkpoint)
         await self.publisher.connect()
+        self._watch()
 
     def kill(self) -> None:
         for pool in self._all:
@@ -190,7 +212,7 @@ def make_loop(
     options = config.mel.memory
     memory = Memory(options.size, options.max_age, config.run.seed, pools.store)
     learner = Learner(config, pools.policy, memory, archive)
-    return Loop(config, state, data, buffer, learner, pools.publisher, pools.engines, order)
+    return Loop(config, state, data, buffer, learner, pools.publisher, pools.engines, order, pools.incidents)
 
 
 def order_of(config: Config, state: RunState, waiting: Sequence[Asked]) -> Order:

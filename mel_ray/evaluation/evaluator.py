@@ -9,6 +9,7 @@ import asyncio
 from mel_ray.config.schema import Config
 from mel_ray.evaluation.scores import summarise_results
 from mel_ray.records.evaluation import Answered, Benchmark, QuestionResult
+from mel_ray.records.incident import Poison
 from mel_ray.records.ports import Journal, Rewards, Rollout, Turn
 from mel_ray.records.reports import EvalReport
 from mel_ray.records.trajectory import Prompt, Sampling, derive_seed
@@ -52,6 +53,9 @@ class Evaluator:
             derive_seed(self._cfg.run.seed, "eval", prompt.question_id, f"{temperature:g}", i) for i in range(count)
         )
         sampling = Sampling(seeds, temperature, self._cfg.eval.max_tokens, self._cfg.eval.top_p if temperature else 1.0)
-        judged = await self._rewards.judge(await self._rollout.generate(prompt, sampling, Turn.EVALUATION))
+        try:
+            judged = await self._rewards.judge(await self._rollout.generate(prompt, sampling, Turn.EVALUATION))
+        except Poison:
+            return Answered.nothing(count)
         await journal.add(judged, temperature)
         return Answered.of(judged)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from mel_ray.config.schema import Config
 from mel_ray.records.evaluation import PassRate
+from mel_ray.records.incident import Poison
 from mel_ray.records.ports import Rewards, Rollout
 from mel_ray.records.problem import counted
 from mel_ray.records.row import Row
@@ -26,7 +27,10 @@ async def measure(
     """`samples` answers to every question, at rollout.temperature; `report` hears of each."""
 
     async def one(prompt: Prompt) -> None:
-        judged = await rewards.judge(await rollout.generate(prompt, _sampling(prompt, samples, cfg)))
+        try:
+            judged = await rewards.judge(await rollout.generate(prompt, _sampling(prompt, samples, cfg)))
+        except Poison:
+            return  # the pool has told who died of it
         report(pass_rate_of(prompt, judged), judged)
 
     async with asyncio.TaskGroup() as group:

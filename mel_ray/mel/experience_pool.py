@@ -5,13 +5,16 @@ engine's continuous batch and for nothing else.
 """
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import ray
 
-from mel_ray.actors.handles import Handle, stored
+from mel_ray.actors.handles import SIGN_OF_LIFE, Handle, stored
+from mel_ray.actors.incidents import Incidents
+from mel_ray.actors.members import Members
 from mel_ray.actors.placement import Placement, options_of
 from mel_ray.actors.process import redirect_output, runtime_env
 from mel_ray.config.cluster import DeadlineConfig
@@ -23,11 +26,13 @@ from mel_ray.mel.pairing import select_pairs
 from mel_ray.mel.registry import PAIR_CHOICES
 from mel_ray.mel.writer import Sample, Writer
 from mel_ray.records.experience import Draft
+from mel_ray.records.incident import IncidentKind, LostActor, Poison
 from mel_ray.records.ports import Engine, Lender, Sampler, Turn
 from mel_ray.records.row import Ref, Row, RowKind, correct, incorrect, row_of_draft, rows_of_group
 from mel_ray.records.trajectory import Group, Prompt, Sampling, derive_seed
 
 Drafts = tuple[Draft, ...]
+T = TypeVar("T")
 
 
 class ExperienceActor:
@@ -71,12 +76,32 @@ class ExperienceActor:
         return sample
 
 
+class Author:
+    """A handle to one experience actor, with the deadline of every call."""
+
+    def __init__(self, handle: Handle[ExperienceActor], deadlines: DeadlineConfig) -> None:
+        self.handle, self._deadlines = handle, deadlines
+
+    @property
+    def name(self) -> str:
+        return self.handle.name
+
+    async def ready(self) -> None:
+        await self.handle.ask(ExperienceActor.ready, self._deadlines.start, "start")
+
+    async def ping(self, seconds: float) -> None:
+        await self.handle.ask(ExperienceActor.ready, seconds, SIGN_OF_LIFE)
+
+    def kill(self) -> None:
+        self.handle.kill()
+
+
 class ExperiencePool:
     """The experience actors, and the engines they are lent: their own, or the rollout pool's."""
 
     def __init__(
         self, plan: PoolPlan, config: Config, folder: Path, engines: Lender, logs: Path | None,
-        placement: Placement | None = None,
+        placement: Placement | None = None, incidents: Incidents | None = None,
     ) -> None:  # fmt: skip
         self._engines, self._mel = engines, config.mel
         self._deadlines: DeadlineConfig = config.cluster.deadlines
@@ -84,47 +109,78 @@ class ExperiencePool:
         environment = runtime_env(threads=plan.threads)
         given = config.mel, config.model, str(folder), config.run.seed, self._deadlines.generate, log
 
-        def start(number: int) -> Handle[ExperienceActor]:
+        def start(number: int) -> Author:
             options = options_of(plan, number, placement)
             actor = ray.remote(ExperienceActor).options(max_concurrency=10_000, runtime_env=environment, **options)
-            return Handle(f"{plan.name}-{number}", actor.remote(*given), log)
+            return Author(Handle(f"{plan.name}-{number}", actor.remote(*given), log), self._deadlines)
 
-        self.writers = [start(number) for number in range(plan.actors)]
-        self._turn = 0
+        self.members = Members(plan.actors, start, incidents)
 
     async def ready(self) -> None:
-        await asyncio.gather(*(one.ask(ExperienceActor.ready, self._deadlines.start, "start") for one in self.writers))
+        await self.members.ready()
 
-    def _next(self) -> Handle[ExperienceActor]:
-        self._turn += 1
-        return self.writers[self._turn % len(self.writers)]
+    async def _on_author(self, sequences: int, ask: Callable[[Author], Awaitable[T]]) -> T:
+        """What `ask` gives with an author. It is asked again, once, where that author is lost.
+
+        Raises:
+            Poison: two authors did not survive it.
+            LostActor: the author lost its engine.
+        """
+        for attempt in range(2):
+            author = await self.members.next()
+            try:
+                return await ask(author)
+            except LostActor as lost:
+                if lost.who != author.name:
+                    raise
+                self.members.replace(author, lost)
+                if not attempt:
+                    self.members.incidents.ask_again(sequences)
+                reason = str(lost)
+        raise Poison(reason)
 
     async def abstract(self, judged: Sequence[Row], step: int) -> tuple[Row, ...]:
         """M ~ pi(. | I, x, y+, y-) for each selected pair (MEL Eqs. 2-5), parsed and checked for leaks."""
-        group = stored(judged[0].ref, Group)
+        group, sequences = stored(judged[0].ref, Group), self._mel.pairs_per_group
+        what = f"abstraction of question {judged[0].question_id}"
 
         def ask(engine: Engine) -> Awaitable[tuple[Ref, tuple[Row, ...]]]:
-            what = f"abstraction of question {judged[0].question_id} on {engine.name}"
-            return self._next().ask_stored(
-                ExperienceActor.abstract, self._deadlines.generate, what, group, judged, step, engine.sampler
-            )
+            def write(author: Author) -> Awaitable[tuple[Ref, tuple[Row, ...]]]:
+                return author.handle.ask_stored(
+                    ExperienceActor.abstract, self._deadlines.generate, f"{what} on {engine.name}", group, judged, step,
+                    engine.sampler,
+                )  # fmt: skip
 
-        ref, rows = await self._engines.on_engine(self._mel.pairs_per_group, Turn.STARTED, ask)
+            return self._on_author(sequences, write)
+
+        ref, rows = await self._told(what, self._engines.on_engine(sequences, Turn.STARTED, ask))
         return tuple(replace(row, ref=ref) for row in rows)
 
     async def replay(self, draft: Row, step: int) -> tuple[Row, ...]:
         """y_val ~ pi(. | x, M): the question again, with M in the prompt (MEL Eq. 6)."""
         drafts: Drafts = stored(draft.ref, tuple)
+        what = f"replay of question {draft.question_id}"
 
         def ask(engine: Engine) -> Awaitable[tuple[Ref, tuple[Row, ...]]]:
-            what = f"replay of question {draft.question_id} on {engine.name}"
-            return self._next().ask_stored(
-                ExperienceActor.replay, self._deadlines.generate, what, drafts, draft.index, step, engine.sampler
-            )
+            def write(author: Author) -> Awaitable[tuple[Ref, tuple[Row, ...]]]:
+                return author.handle.ask_stored(
+                    ExperienceActor.replay, self._deadlines.generate, f"{what} on {engine.name}", drafts, draft.index,
+                    step, engine.sampler,
+                )  # fmt: skip
 
-        ref, rows = await self._engines.on_engine(self._mel.replays, Turn.STARTED, ask)
+            return self._on_author(self._mel.replays, write)
+
+        ref, rows = await self._told(what, self._engines.on_engine(self._mel.replays, Turn.STARTED, ask))
         return tuple(replace(row, ref=ref) for row in rows)
 
+    async def _told(self, what: str, answer: Awaitable[T]) -> T:
+        """The answer; of one that no actor survives, people are told."""
+        try:
+            return await answer
+        except Poison as poison:
+            text = f"Two actors were lost over it, and it is left out. {poison}"
+            self.members.incidents.tell(IncidentKind.QUARANTINED, what, text)
+            raise
+
     def kill(self) -> None:
-        for writer in self.writers:
-            writer.kill()
+        self.members.kill()

@@ -1,15 +1,45 @@
 """The memory of past lessons: a bounded replay buffer (beyond the paper), and its place in a checkpoint."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from mel_ray.records.ports import ObjectStore
 from mel_ray.records.row import Ref, Row
 from mel_ray.records.stored import StoredRecords
 
 FILE = "lessons.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLessons:
+    """A checkpoint's lessons with the steps they were added in; their references are numbers of `records`."""
+
+    entries: Sequence[tuple[int, Row]] = ()
+    records: Sequence[Any] = ()
+
+    @classmethod
+    def read(cls, folder: Path) -> "StoredLessons":
+        """Nothing where the checkpoint has none.
+
+        Raises:
+            ValueError: the file is damaged, or holds something else.
+            OSError: it cannot be read.
+        """
+        if not (folder / FILE).exists():
+            return cls()
+        match StoredRecords().read(folder / FILE):
+            case (list(entries), list(records)) if all(map(_is_entry, entries)):
+                refs = {ref for _, row in entries for ref in (row.ref, row.context)} - {None}
+                if refs <= set(range(len(records))):
+                    return cls(entries, records)
+        raise ValueError(f"{FILE} holds no lessons")
+
+
+def _is_entry(entry: Any) -> bool:
+    return isinstance(entry, tuple) and list(map(type, entry)) == [int, Row]
 
 
 class Memory:
@@ -48,12 +78,10 @@ class Memory:
         Raises:
             ValueError: the file is damaged.
         """
-        self.entries = []
-        if not (folder / FILE).exists():
-            return
-        entries, records = StoredRecords().read(folder / FILE)
-        refs: dict[Ref | None, Ref | None] = {number: self._store.put(record) for number, record in enumerate(records)}
-        self.entries = [(born, _plain(row, refs)) for born, row in entries]
+        stored = StoredLessons.read(folder)
+        numbered = enumerate(stored.records)
+        refs: dict[Ref | None, Ref | None] = {number: self._store.put(record) for number, record in numbered}
+        self.entries = [(born, _plain(row, refs)) for born, row in stored.entries]
 
 
 def _plain(row: Row, refs: dict[Ref | None, Ref | None]) -> Row:

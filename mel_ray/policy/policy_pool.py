@@ -5,6 +5,7 @@ all of them.
 """
 
 import asyncio
+import shutil
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import ray
 
-from mel_ray.actors.handles import Handle, PoolError
+from mel_ray.actors.handles import Handle
 from mel_ray.actors.placement import Placement, options_of
 from mel_ray.actors.process import CPU_POLICY_ENV, GPU_POLICY_ENV, redirect_output, runtime_env
 from mel_ray.config.cluster import DeadlineConfig
@@ -22,6 +23,7 @@ from mel_ray.data.model_folder import on_this_node
 from mel_ray.policy.policy_settings import PolicySettings, Rendezvous
 from mel_ray.policy.sequences import train_sequence
 from mel_ray.policy.statistics import StepMeasures, merge_ranks, update_metrics
+from mel_ray.records.incident import PoolError
 from mel_ray.records.reports import DeviceFacts, UpdateReport
 from mel_ray.records.row import Row
 from mel_ray.records.step import OptimizerStep, Shards, TrainSequence, TrainSettings
@@ -94,6 +96,12 @@ class PolicyActor:
     def save(self, folder: Path) -> None:
         self._policy.save(folder)
 
+    def convert(self, checkpoint: Path, folder: Path) -> None:
+        """Write a checkpoint so that any number of ranks can load it; one rank does it, alone."""
+        from mel_ray.policy.universal import convert
+
+        convert(checkpoint, folder)
+
     def load(self, folder: Path) -> None:
         self._policy.load(folder)
 
@@ -105,6 +113,7 @@ class PolicyActor:
 
 
 EXPORT_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.25}  # nats, largest difference of a token's logprob
+CONVERSION = 4  # times as long as saving: everything is read and written twice
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -201,7 +210,19 @@ class PolicyPool:
         await self._on_all(PolicyActor.save, self._deadlines.checkpoint, folder)
 
     async def load(self, folder: Path) -> None:
-        await self._on_all(PolicyActor.load, self._deadlines.checkpoint, folder)
+        """Restore a checkpoint. One of another number of ranks is first written in a form that fits any, beside it."""
+        written_by = len(list((folder / "policy").glob("zero_pp_rank_*_model_states.pt")))
+        if written_by in (0, self.ranks):
+            await self._on_all(PolicyActor.load, self._deadlines.checkpoint, folder)
+            return
+        whole = folder.with_name(f".{folder.name}.universal")
+        shutil.rmtree(whole, ignore_errors=True)
+        try:
+            seconds = CONVERSION * self._deadlines.checkpoint
+            await self.handles[0].ask(PolicyActor.convert, seconds, "", folder, whole)
+            await self._on_all(PolicyActor.load, self._deadlines.checkpoint, whole)
+        finally:
+            shutil.rmtree(whole, ignore_errors=True)
 
     async def export(self, folder: Path) -> None:
         """Write a Hugging Face folder and compare it, reloaded, with the trained policy.

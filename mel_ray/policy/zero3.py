@@ -28,6 +28,7 @@ from mel_ray.policy.recorder import StepRecorder
 from mel_ray.policy.sequence_parallel import ATTENTION as ULYSSES
 from mel_ray.policy.sequence_parallel import SequenceParallel
 from mel_ray.policy.statistics import Same, StepMeasures
+from mel_ray.policy.universal import finish_loading, is_universal
 from mel_ray.records.reports import DeviceFacts
 from mel_ray.records.step import OptimizerStep, TrainSettings
 from mel_ray.records.trajectory import Floats
@@ -301,13 +302,16 @@ class Zero3Policy:
             hook.save(folder, self)
 
     def load(self, folder: Path) -> None:
-        """Restore what `save` wrote.
+        """Restore what `save` wrote, or its universal form.
 
         Raises:
             RuntimeError: the checkpoint is missing or was written by another number of ranks.
         """
+        self._engine._config.load_universal_checkpoint = is_universal(folder)
         path, _ = self._engine.load_checkpoint(str(folder), tag="policy", load_module_strict=self._adapters is None)
         if path is None:
             raise RuntimeError(f"no policy checkpoint in {folder}")
+        if is_universal(folder):
+            finish_loading(folder, self.zero, self._rank)
         for hook in self._lasting_hooks:
             hook.load(folder, self)

@@ -35,6 +35,11 @@ class Answered:
         return len(self.outcomes)
 
     @classmethod
+    def nothing(cls, count: int) -> "Answered":
+        """Of a question that no engine survives."""
+        return cls((Outcome.ERROR,) * count, (0,) * count, (FinishReason.STOP,) * count)
+
+    @classmethod
     def of(cls, judged: Sequence[Row]) -> "Answered":
         return cls(
             tuple(row.verdict.outcome for row in judged if row.verdict),

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 
 class TrajectoryFate(StrEnum):
@@ -35,12 +36,14 @@ class DraftFate(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Counts per fate. `sampled_*` counts the samples themselves, with or without a fate."""
+    """Counts per fate. `sampled_*` counts the samples themselves, with or without a fate; `asked_again` those that were
+    asked for a second time because the actor that was at work on them was lost."""
 
     sampled_trajectories: int = 0
     sampled_drafts: int = 0
     trajectories: Mapping[TrajectoryFate, int] = field(default_factory=dict)
     drafts: Mapping[DraftFate, int] = field(default_factory=dict)
+    asked_again: int = 0
 
     @property
     def is_balanced(self) -> bool:
@@ -55,9 +58,10 @@ class Ledger:
             self.sampled_drafts + other.sampled_drafts,
             Counter(self.trajectories) + Counter(other.trajectories),
             Counter(self.drafts) + Counter(other.drafts),
+            self.asked_again + other.asked_again,
         )
 
-    def as_dict(self) -> dict[str, dict[str, int]]:
+    def as_dict(self) -> dict[str, Any]:
         return {
             "trajectories": {
                 "sampled": self.sampled_trajectories,
@@ -67,14 +71,16 @@ class Ledger:
                 "sampled": self.sampled_drafts,
                 **{fate.value: self.drafts.get(fate, 0) for fate in DraftFate},
             },
+            "asked_again": self.asked_again,
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Mapping[str, int]]) -> "Ledger":
+    def from_dict(cls, data: Mapping[str, Any]) -> "Ledger":
         trajectories, drafts = dict(data["trajectories"]), dict(data["drafts"])
         return cls(
             trajectories.pop("sampled"),
             drafts.pop("sampled"),
             {TrajectoryFate(name): count for name, count in trajectories.items() if count},
             {DraftFate(name): count for name, count in drafts.items() if count},
+            data.get("asked_again", 0),
         )

@@ -1,11 +1,13 @@
 """What the driver and the pools need of each other, as protocols: the pools implement them on Ray, tests in memory."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from mel_ray.records.evaluation import Answered, Benchmark
+from mel_ray.records.incident import Incident, Losses
 from mel_ray.records.reports import DeviceFacts, EvalReport, StepReport, UpdateReport
 from mel_ray.records.row import Ref, Row
 from mel_ray.records.step import OptimizerStep, Shards, TrainSettings
@@ -41,7 +43,12 @@ Sample = tuple[str, str]  # question, and what is sampled for it: rollout, draft
 class Rollout(Protocol):
     """The rollout pool: Y ~ pi(. | x)."""
 
-    async def generate(self, prompt: Prompt, sampling: Sampling, turn: Turn = Turn.NEW) -> tuple[Row, ...]: ...
+    async def generate(self, prompt: Prompt, sampling: Sampling, turn: Turn = Turn.NEW) -> tuple[Row, ...]:
+        """
+        Raises:
+            Poison: two engines did not survive it.
+        """
+        ...
 
 
 class Rewards(Protocol):
@@ -53,7 +60,10 @@ class Rewards(Protocol):
 
 
 class Experience(Protocol):
-    """The experience pool: M ~ pi(. | I, x, y+, y-) and y_val ~ pi(. | x, M) (MEL Eqs. 2-6)."""
+    """The experience pool: M ~ pi(. | I, x, y+, y-) and y_val ~ pi(. | x, M) (MEL Eqs. 2-6).
+
+    Both raise Poison where two engines or two actors did not survive it.
+    """
 
     async def abstract(self, judged: Sequence[Row], step: int) -> tuple[Row, ...]:
         """A row per draft about a mixed group."""
@@ -88,6 +98,11 @@ class Policy(Protocol):
 
 class Publisher(Protocol):
     """Gives every engine the policy's weights as `version`, and makes sure that they arrived."""
+
+    @property
+    def moving(self) -> AbstractAsyncContextManager[Any]:
+        """Held while the policy's weights are not those of the engines."""
+        ...
 
     async def publish(self, version: int, keep_kv: bool = False) -> None:
         """With `keep_kv`, running requests go on with the keys and values of the old weights."""
@@ -129,14 +144,16 @@ class Engines(Protocol):
     """All engines of a run."""
 
     @property
-    def engines(self) -> Sequence[Engine]: ...
+    def engines(self) -> Sequence[Engine]:
+        """Those that can be used."""
+        ...
 
     async def measures(self) -> dict[str, float]:
         """Metrics of what the engines did since the last call."""
         ...
 
-    async def restart(self, engine: Engine) -> None:
-        """Replace an engine; the new one has no weights yet."""
+    def replace(self, engine: Engine, why: Exception) -> None:
+        """Start another one in its place, which is given weights before it is used."""
         ...
 
     async def drain(self) -> None:
@@ -200,6 +217,14 @@ class Saver(Protocol):
     async def save(self, folder: Path) -> None: ...
 
 
+class Health(Protocol):
+    """What the pools lost and replaced."""
+
+    def take(self) -> Losses:
+        """Since the last call."""
+        ...
+
+
 class Archive(Protocol):
     """Writes trajectories and experiences to the run folder."""
 
@@ -238,6 +263,8 @@ class Sink(Protocol):
     """Hears of progress: metrics file, terminal, W&B, Ray."""
 
     def step(self, report: StepReport) -> None: ...
+
+    def incident(self, incident: Incident) -> None: ...
 
     def evaluation(self, report: EvalReport) -> None: ...
 

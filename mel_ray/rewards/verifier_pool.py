@@ -5,20 +5,25 @@ counts its own judgements; the rest waits in the pool, where no deadline counts.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import ray
 
-from mel_ray.actors.handles import Handle, stored
+from mel_ray.actors.handles import SIGN_OF_LIFE, WATCH, WATCHED, Handle, stored
+from mel_ray.actors.incidents import Incidents
+from mel_ray.actors.members import Members
 from mel_ray.actors.placement import Placement, options_of
 from mel_ray.actors.process import redirect_output, runtime_env
+from mel_ray.config.cluster import DeadlineConfig
 from mel_ray.config.plan import PoolPlan
 from mel_ray.config.schema import ClusterConfig, RewardConfig
+from mel_ray.records.incident import IncidentKind, LostActor
 from mel_ray.records.row import Row
 from mel_ray.records.trajectory import Group
-from mel_ray.records.verdict import Verdict
+from mel_ray.records.verdict import Outcome, Verdict
 from mel_ray.rewards.verifier import Verifier, VerifierSettings
 
 
@@ -38,6 +43,34 @@ class VerifierActor:
     def ready(self) -> None:
         self._verifier.self_test()
 
+    @ray.method(concurrency_group=WATCH)
+    def ping(self) -> None:
+        return None
+
+
+class Judge:
+    """A handle to one verifier actor, with the deadline of every call."""
+
+    def __init__(self, handle: Handle[VerifierActor], deadlines: DeadlineConfig) -> None:
+        self._handle, self._deadlines = handle, deadlines
+
+    @property
+    def name(self) -> str:
+        return self._handle.name
+
+    async def ready(self) -> None:
+        await self._handle.ask(VerifierActor.ready, self._deadlines.start, "start")
+
+    async def ping(self, seconds: float) -> None:
+        await self._handle.ask(VerifierActor.ping, seconds, SIGN_OF_LIFE)
+
+    async def judge(self, group: Sequence[Row]) -> tuple[Verdict, ...]:
+        what = f"verdicts on question {group[0].question_id}"
+        return await self._handle.ask(VerifierActor.judge, self._deadlines.judge, what, stored(group[0].ref, Group))
+
+    def kill(self) -> None:
+        self._handle.kill()
+
 
 class VerifierPool:
     """As many judges as the plan says; each group goes to one that is free.
@@ -47,37 +80,70 @@ class VerifierPool:
 
     def __init__(
         self, plan: PoolPlan, cluster: ClusterConfig, reward: RewardConfig, logs: Path | None, max_tokens: int = 0,
-        placement: Placement | None = None,
+        placement: Placement | None = None, incidents: Incidents | None = None,
     ) -> None:  # fmt: skip
         judging = VerifierSettings(
             cluster.verifier.deadline, reward.extract, reward.function, reward.parts, max_tokens=max_tokens
         )
-        self._deadlines = cluster.deadlines
         log = logs / "verifier.log" if logs else None
         environment = runtime_env(threads=plan.threads)
 
-        def start(index: int) -> Handle[VerifierActor]:
+        def start(index: int) -> Judge:
             options = options_of(plan, index, placement)
-            actor = ray.remote(VerifierActor).options(runtime_env=environment, **options)
-            return Handle(f"{plan.name}-{index}", actor.remote(judging, log), log)
+            actor = WATCHED(VerifierActor).options(runtime_env=environment, **options)
+            return Judge(Handle(f"{plan.name}-{index}", actor.remote(judging, log), log), cluster.deadlines)
 
-        self.judges = [start(index) for index in range(plan.actors)]
-        self._free: asyncio.Queue[Handle[VerifierActor]] = asyncio.Queue()
-        for judge in self.judges:
-            self._free.put_nowait(judge)
+        self.members = Members(plan.actors, start, incidents, self._admit)
+        self._busy: list[Judge] = []
+        self._waiting: deque[asyncio.Future[Judge]] = deque()
 
     async def ready(self) -> None:
-        await asyncio.gather(*(judge.ask(VerifierActor.ready, self._deadlines.start, "start") for judge in self.judges))
+        await self.members.ready()
 
     async def judge(self, group: Sequence[Row]) -> tuple[Row, ...]:
-        judge = await self._free.get()
+        """The rows with their verdicts. A group that two judges did not survive counts as errors of the verifier."""
+        for attempt in range(2):
+            judge = await self._free_judge()
+            try:
+                verdicts = await judge.judge(group)
+                return tuple(replace(row, verdict=verdicts[row.index]) for row in group)
+            except LostActor as lost:
+                self.members.replace(judge, lost)
+                if not attempt:
+                    self.members.incidents.ask_again(len(group))
+            finally:
+                self._busy.remove(judge)
+                self._admit()
+        question = group[0].question_id
+        self.members.incidents.tell(IncidentKind.QUARANTINED, f"question {question}", "Two judges died at its answers.")
+        died = Verdict(Outcome.ERROR, None, "two judges died at the answers to this question")
+        return tuple(replace(row, verdict=died) for row in group)
+
+    async def _free_judge(self) -> Judge:
+        waiting: asyncio.Future[Judge] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiting)
+        self._admit()
         try:
-            what = f"verdicts on question {group[0].question_id}"
-            verdicts = await judge.ask(VerifierActor.judge, self._deadlines.judge, what, stored(group[0].ref, Group))
-        finally:
-            self._free.put_nowait(judge)
-        return tuple(replace(row, verdict=verdicts[row.index]) for row in group)
+            return await waiting
+        except asyncio.CancelledError:
+            if waiting.done() and not waiting.cancelled() and not waiting.exception():
+                self._busy.remove(waiting.result())
+                self._admit()
+            raise
+
+    def _admit(self) -> None:
+        """Hand free judges to those who wait, first come, first served."""
+        free = [judge for judge in self.members.healthy if judge not in self._busy]
+        while self._waiting and (free or self.members.failure):
+            waiting = self._waiting.popleft()
+            if waiting.done():
+                continue
+            if self.members.failure:
+                waiting.set_exception(self.members.failure)
+            else:
+                judge = free.pop(0)
+                self._busy.append(judge)
+                waiting.set_result(judge)
 
     def kill(self) -> None:
-        for judge in self.judges:
-            judge.kill()
+        self.members.kill()

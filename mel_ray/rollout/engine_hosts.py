@@ -10,8 +10,11 @@ engine has nothing to do or is paused), steps the engine, and resolves asyncio f
 import asyncio
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
+
+from mel_ray.records.incident import BrokenActor
 
 UNNAMED = "default"  # what vLLM calls the weights it was started with
 
@@ -20,6 +23,12 @@ class Host(Protocol):
     async def request(self, request_id: str, prompt: Any, params: Any) -> Any: ...
 
     async def rpc(self, method: str, **kwargs: Any) -> list[Any]: ...
+
+    async def ping(self) -> None:
+        """Return once whoever steps the engine has answered."""
+        ...
+
+    async def abort(self, request_ids: list[str]) -> None: ...
 
     async def pause(self) -> None:
         """Return once no step is under way; none begins until `resume`."""
@@ -44,6 +53,20 @@ class Host(Protocol):
         ...
 
 
+@contextmanager
+def _core_alive() -> Iterator[None]:
+    """
+    Raises:
+        BrokenActor: the process of the engine's core has died.
+    """
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    try:
+        yield
+    except EngineDeadError as error:
+        raise BrokenActor(f"the process of the engine's core has died ({error})") from error
+
+
 class AsyncHost:
     """AsyncLLM: the engine core runs in a process of its own."""
 
@@ -55,15 +78,25 @@ class AsyncHost:
 
     async def request(self, request_id: str, prompt: Any, params: Any) -> Any:
         last = None
-        async for output in self._llm.generate(prompt, params, request_id=request_id):
-            last = output
+        with _core_alive():
+            async for output in self._llm.generate(prompt, params, request_id=request_id):
+                last = output
         return last
 
     async def rpc(self, method: str, **kwargs: Any) -> list[Any]:
-        return await self._llm.collective_rpc(method, kwargs=kwargs)
+        with _core_alive():
+            return await self._llm.collective_rpc(method, kwargs=kwargs)
+
+    async def ping(self) -> None:
+        await self.rpc("ping")
+
+    async def abort(self, request_ids: list[str]) -> None:
+        with _core_alive():
+            await self._llm.abort(request_ids)
 
     async def pause(self) -> None:
-        await self._llm.pause_generation(mode="keep", clear_cache=False)
+        with _core_alive():
+            await self._llm.pause_generation(mode="keep", clear_cache=False)
 
     async def resume(self) -> None:
         await self._llm.resume_generation()
@@ -93,7 +126,7 @@ class InProcessHost:
         self._llm = LLMEngine.from_engine_args(EngineArgs(**arguments), enable_multiprocessing=False)
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._waiting: dict[str, tuple[asyncio.AbstractEventLoop, asyncio.Future[Any]]] = {}
-        self._is_paused = False
+        self._is_paused, self._broken_by = False, ""
         self._thread = threading.Thread(target=self._run, name="vllm-step", daemon=True)
         self._thread.start()
 
@@ -107,19 +140,24 @@ class InProcessHost:
         while True:
             try:
                 while True:
-                    self._commands.get(block=self._is_paused or not self._llm.has_unfinished_requests())()
+                    self._commands.get(block=self._is_idle)()
             except queue.Empty:
                 self._step()
+
+    @property
+    def _is_idle(self) -> bool:
+        return bool(self._is_paused or self._broken_by) or not self._llm.has_unfinished_requests()
 
     def _step(self) -> None:
         try:
             for output in self._llm.step():
                 if output.finished:
                     self._resolve(self._waiting.pop(output.request_id), output, None)
-        except Exception as error:  # the engine is broken: every waiter must be told
+        except Exception as error:  # every waiter must be told
+            self._broken_by = f"a step of the engine failed: {type(error).__name__}: {error}"
             waiting, self._waiting = self._waiting, {}
             for entry in waiting.values():
-                self._resolve(entry, None, error)
+                self._resolve(entry, None, BrokenActor(self._broken_by))
 
     @staticmethod
     def _resolve(
@@ -151,6 +189,9 @@ class InProcessHost:
         entry = (loop, loop.create_future())
 
         def command() -> None:
+            if self._broken_by:
+                self._resolve(entry, None, BrokenActor(self._broken_by))
+                return
             self._waiting[request_id] = entry
             try:
                 self._llm.add_request(request_id, prompt, params)
@@ -162,6 +203,18 @@ class InProcessHost:
 
     async def rpc(self, method: str, **kwargs: Any) -> list[Any]:
         return await self._call(lambda: self._llm.collective_rpc(method, kwargs=kwargs))
+
+    async def ping(self) -> None:
+        await self._call(lambda: None)
+
+    async def abort(self, request_ids: list[str]) -> None:
+        def command() -> None:
+            self._llm.abort_request(request_ids)
+            for request_id in request_ids:
+                if entry := self._waiting.pop(request_id, None):
+                    self._resolve(entry, None, RuntimeError("the request was aborted"))
+
+        await self._call(command)
 
     async def pause(self) -> None:
         core = self._llm.engine_core.engine_core

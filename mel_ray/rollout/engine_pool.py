@@ -9,8 +9,7 @@ drafts and replays of questions that were begun come first, then new questions, 
 import asyncio
 import heapq
 import itertools
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +17,9 @@ from typing import Any, Literal, TypeVar
 
 import ray
 
-from mel_ray.actors.handles import Handle, PoolError
+from mel_ray.actors.handles import SIGN_OF_LIFE, Handle
+from mel_ray.actors.incidents import Incidents
+from mel_ray.actors.members import Members
 from mel_ray.actors.placement import Placement, options_of
 from mel_ray.actors.process import CPU_ENGINE_ENV, CPU_WORKERS_ENV, ENGINE_ENV, redirect_output, runtime_env
 from mel_ray.config.cluster import DeadlineConfig
@@ -26,14 +27,15 @@ from mel_ray.config.plan import PoolPlan
 from mel_ray.config.schema import ClusterConfig, ModelConfig
 from mel_ray.data.chat import ChatTokenizer
 from mel_ray.data.model_folder import on_this_node
-from mel_ray.records import ports
+from mel_ray.records.incident import LostActor, Poison, PoolError
 from mel_ray.records.ports import Turn
 from mel_ray.records.reports import EngineClock
-from mel_ray.records.row import Ref, Row, rows_of_group
+from mel_ray.records.row import Row, rows_of_group
 from mel_ray.records.trajectory import Group, Prompt, Sampling
 from mel_ray.rollout.vllm_engine import EngineSettings, VllmEngine
 
 T = TypeVar("T")
+SURVIVORS = 2  # engines that a request may lose before it is its own fault
 HANDED_OUT = 2  # times what an engine can run at once, so that it can fill every slot as soon as a sequence ends
 
 
@@ -84,12 +86,22 @@ class EngineActor:
     async def take_counts(self) -> EngineClock:
         return self._engine.take_counts()
 
+    async def ping(self) -> None:
+        await self._engine.ping()
+
+    async def abort(self) -> None:
+        await self._engine.abort()
+
 
 class Engine:
-    """A handle to one engine, with the deadline of every call; `running` counts the sequences it was handed."""
+    """A handle to one engine, with the deadline of every call.
+
+    `running` counts the sequences it was handed; `has_suspect`: one of those who hold it lost another engine before.
+    """
 
     def __init__(self, handle: Handle[EngineActor], deadlines: DeadlineConfig) -> None:
         self.handle, self._deadlines, self.running = handle, deadlines, 0
+        self.has_suspect = self._is_updating = False
 
     @property
     def name(self) -> str:
@@ -125,16 +137,30 @@ class Engine:
         await self.handle.ask(EngineActor.wake, self._deadlines.publish, f"wake {part}", part)
 
     async def begin_update(self) -> None:
+        self._is_updating = True
         await self.handle.ask(EngineActor.begin_update, self._deadlines.publish)
 
     async def receive(self, info: dict[str, Any]) -> None:
         await self.handle.ask(EngineActor.receive, self._deadlines.publish, "", info)
 
     async def finish_update(self, version: int, keep_kv: bool = False) -> str:
-        return await self.handle.ask(EngineActor.finish_update, self._deadlines.publish, "", version, keep_kv)
+        checksum = await self.handle.ask(EngineActor.finish_update, self._deadlines.publish, "", version, keep_kv)
+        self._is_updating = False
+        return checksum
 
     async def take_counts(self) -> EngineClock:
         return await self.handle.ask(EngineActor.take_counts, self._deadlines.judge)
+
+    async def ping(self, seconds: float) -> None:
+        if not self._is_updating:  # then it waits for the policy, under a deadline of its own
+            await self.handle.ask(EngineActor.ping, seconds, SIGN_OF_LIFE)
+
+    async def abort(self) -> None:
+        """End all its requests; nobody waits for them any more."""
+        await self.handle.ask(EngineActor.abort, self._deadlines.publish)
+
+    def kill(self) -> None:
+        self.handle.kill()
 
 
 @dataclass(order=True, slots=True)
@@ -144,6 +170,7 @@ class Waiting:
     turn: Turn
     ticket: int
     sequences: int = field(compare=False)
+    is_suspect: bool = field(compare=False)
     engine: asyncio.Future[Engine] = field(compare=False)
 
 
@@ -152,14 +179,19 @@ class EnginePool:
 
     def __init__(
         self, plan: PoolPlan, settings: EngineSettings, model: ModelConfig, cluster: ClusterConfig, logs: Path | None,
-        placement: Placement | None = None,
+        placement: Placement | None = None, incidents: Incidents | None = None,
     ) -> None:  # fmt: skip
         self._plan, self._settings, self._model, self._cluster, self._logs = plan, settings, model, cluster, logs
         self._placement = placement
         self._queue: list[Waiting] = []
         self._tickets = itertools.count()
         self._is_open, self._is_frozen, self._empty = True, False, asyncio.Condition()
-        self.engines = [self._start(index) for index in range(plan.actors)]
+        self.members: Members[Engine] = Members(plan.actors, self._start, incidents, self._admit)
+
+    @property
+    def engines(self) -> list[Engine]:
+        """Those that can be used."""
+        return self.members.healthy
 
     def _start(self, index: int) -> Engine:
         plan, is_cpu = self._plan, self._cluster.device == "cpu"
@@ -174,50 +206,64 @@ class EnginePool:
 
     async def ready(self) -> None:
         """Wait until every engine has loaded its model."""
-        await asyncio.gather(*(engine.ready() for engine in self.engines))
+        await self.members.ready()
 
     @asynccontextmanager
-    async def lease(self, sequences: int, turn: Turn) -> AsyncIterator[Engine]:
+    async def lease(self, sequences: int, turn: Turn, is_suspect: bool = False) -> AsyncIterator[Engine]:
         """The least loaded engine, once it has room for as many sequences (or has nothing to do at all).
 
-        While the first in the queue waits for room, those behind it wait for their turn.
+        While the first in the queue waits for room, those behind it wait for their turn. An engine has one suspect at
+        a time, so that it is known who was there when it is lost, too.
+
+        Raises:
+            PoolError: no engine is left, and none will be.
         """
-        engine = await self._admitted(sequences, turn)
+        engine = await self._admitted(sequences, turn, is_suspect)
         try:
             yield engine
         finally:
-            await self._give_back(engine, sequences)
+            await self._give_back(engine, sequences, is_suspect)
 
     async def on_engine(self, sequences: int, turn: Turn, ask: Callable[[Engine], Awaitable[T]]) -> T:
-        """What `ask` gives with a lent engine. It is asked again where that engine was replaced in the meantime; the
-        seeds are the same.
+        """What `ask` gives with a lent engine. Where that engine is lost, it is asked again, with the same seeds; where
+        it was replaced for another reason in the meantime, too.
 
         Raises:
-            PoolError: raised by `ask`, and the engine is still in use.
+            Poison: a second engine was lost, with nobody else there who had lost one.
+            PoolError: raised by `ask`.
         """
+        lost_engines = 0
         while True:
-            async with self.lease(sequences, turn) as engine:
+            async with self.lease(sequences, turn, lost_engines > 0) as engine:
                 try:
                     return await ask(engine)
-                except PoolError:
-                    if any(one is engine for one in self.engines):
+                except PoolError as error:
+                    is_lost = isinstance(error, LostActor) and error.who == engine.name
+                    if not is_lost and self.members.is_healthy(engine):
                         raise
+                    lost_engines += is_lost
+                    self.members.replace(engine, error)
+                    if lost_engines == SURVIVORS:
+                        raise Poison(str(error)) from error
+                    self.members.incidents.ask_again(sequences)
 
-    async def _admitted(self, sequences: int, turn: Turn) -> Engine:
-        waiting = Waiting(turn, next(self._tickets), sequences, asyncio.get_running_loop().create_future())
+    async def _admitted(self, sequences: int, turn: Turn, is_suspect: bool) -> Engine:
+        future: asyncio.Future[Engine] = asyncio.get_running_loop().create_future()
+        waiting = Waiting(turn, next(self._tickets), sequences, is_suspect, future)
         heapq.heappush(self._queue, waiting)
         self._admit()
         try:
             return await waiting.engine
         except asyncio.CancelledError:
-            if waiting.engine.done() and not waiting.engine.cancelled():
-                await self._give_back(waiting.engine.result(), sequences)
+            if waiting.engine.done() and not waiting.engine.cancelled() and not waiting.engine.exception():
+                await self._give_back(waiting.engine.result(), sequences, is_suspect)
             waiting.engine.cancel()
             self._admit()
             raise
 
-    async def _give_back(self, engine: Engine, sequences: int) -> None:
+    async def _give_back(self, engine: Engine, sequences: int, is_suspect: bool) -> None:
         engine.running -= sequences
+        engine.has_suspect &= not is_suspect
         self._admit()
         async with self._empty:
             self._empty.notify_all()
@@ -225,116 +271,55 @@ class EnginePool:
     def _admit(self) -> None:
         """Hand out engines to the first in the queue for as long as there is room."""
         while self._queue and self._is_open:
-            first, engine = self._queue[0], self._least_loaded()
-            if first.engine.cancelled():
+            first, failure = self._queue[0], self.members.failure
+            if first.engine.done():
                 heapq.heappop(self._queue)
-            elif self._has_room(engine, first.sequences):
-                heapq.heappop(self._queue)
-                engine.running += first.sequences
-                first.engine.set_result(engine)
+            elif failure:
+                first.engine.set_exception(failure)
             else:
-                return
+                fitting = [one for one in self.engines if not (first.is_suspect and one.has_suspect)]
+                engine = min(fitting, key=lambda one: one.running, default=None)
+                if engine is None or not self._has_room(engine, first.sequences):
+                    return
+                engine.running += first.sequences
+                engine.has_suspect |= first.is_suspect
+                first.engine.set_result(engine)
 
     async def drain(self) -> None:
         """Hand out no engine until `resume`, and wait until all have been given back."""
         self._is_open = False
         async with self._empty:
-            await self._empty.wait_for(lambda: not any(engine.running for engine in self.engines))
+            await self._empty.wait_for(lambda: not any(engine.running for engine in self.members.all))
 
     async def pause(self) -> None:
         """Freeze every engine between two of its steps, and hand out none until `resume`."""
         self._is_open = False
         if not self._is_frozen:
             self._is_frozen = True
-            await asyncio.gather(*(engine.pause() for engine in self.engines))
+            await self.on_each(lambda engine: engine.pause())
 
     async def resume(self) -> None:
         if self._is_frozen:
-            await asyncio.gather(*(engine.resume() for engine in self.engines))
+            await self.on_each(lambda engine: engine.resume())
         self._is_frozen, self._is_open = False, True
         self._admit()
 
-    def _least_loaded(self) -> Engine:
-        return min(self.engines, key=lambda engine: engine.running)
+    async def on_each(self, ask: Callable[[Engine], Awaitable[T]]) -> list[T]:
+        """What every engine gives; those that are lost give nothing, and are replaced."""
+        engines = self.engines
+        found = await asyncio.gather(*map(ask, engines), return_exceptions=True)
+        given: list[T] = []
+        for engine, one in zip(engines, found, strict=True):
+            if isinstance(one, LostActor):
+                self.members.replace(engine, one)
+            elif isinstance(one, BaseException):
+                raise one
+            else:
+                given.append(one)
+        return given
 
     def _has_room(self, engine: Engine, sequences: int) -> bool:
         return not engine.running or engine.running + sequences <= HANDED_OUT * self._cluster.rollout.max_sequences
 
-    async def restart(self, engine: ports.Engine) -> None:
-        """Replace an engine that must not be used any more. The new one still needs weights, so no engine may be
-        handed out until `resume`; what the old one was sampling is asked again."""
-        index = next(number for number, one in enumerate(self.engines) if one is engine)
-        self.engines[index].handle.kill()
-        self.engines[index] = self._start(index)
-        await self.engines[index].ready()
-
     def kill(self) -> None:
-        for engine in self.engines:
-            engine.handle.kill()
-
-
-class RolloutPool:
-    """Y ~ pi(. | x) on lent engines."""
-
-    def __init__(self, engines: EnginePool, seconds: float) -> None:
-        self._engines, self._seconds = engines, seconds
-
-    async def generate(self, prompt: Prompt, sampling: Sampling, turn: Turn = Turn.NEW) -> tuple[Row, ...]:
-        what = f"rollout of question {prompt.question_id}"
-
-        def ask(engine: Engine) -> Awaitable[tuple[Ref, tuple[Row, ...]]]:
-            return engine.handle.ask_stored(EngineActor.generate, self._seconds, what, prompt, sampling)
-
-        ref, rows = await self._engines.on_engine(sampling.count, turn, ask)
-        return tuple(replace(row, ref=ref) for row in rows)
-
-
-class AllEngines:
-    """Every engine of every pool, for the publisher and for metrics."""
-
-    def __init__(self, pools: Sequence[EnginePool], tensor_parallel: int = 1) -> None:
-        self._pools, self._devices, self._since = tuple(pools), tensor_parallel, time.monotonic()
-
-    @property
-    def engines(self) -> list[Engine]:
-        return [engine for pool in self._pools for engine in pool.engines]
-
-    async def drain(self) -> None:
-        await asyncio.gather(*(pool.drain() for pool in self._pools))
-
-    async def pause(self) -> None:
-        await asyncio.gather(*(pool.pause() for pool in self._pools))
-
-    async def resume(self) -> None:
-        await asyncio.gather(*(pool.resume() for pool in self._pools))
-
-    async def sleep(self) -> None:
-        """Leave the GPUs to the policy."""
-        await asyncio.gather(*(engine.sleep() for engine in self.engines))
-
-    async def wake(self, part: Literal["weights", "kv_cache"]) -> None:
-        await asyncio.gather(*(engine.wake(part) for engine in self.engines))
-
-    async def measures(self) -> dict[str, float]:
-        """Means over engines of the time since the last call: share with work, share paused, tokens per second and
-        device; and the tokens computed again because an update cleared the cache under them."""
-        now, before = time.monotonic(), self._since
-        self._since = now
-        clocks = await asyncio.gather(*(engine.take_counts() for engine in self.engines))
-        seconds = max(1e-9, (now - before) * len(clocks))
-        sampled = sum(clock.sampled_tokens for clock in clocks)
-        measures = {
-            "engine/busy_share": min(1.0, sum(clock.busy_seconds for clock in clocks) / seconds),
-            "speed/explore_tokens": sampled / seconds / self._devices,
-        }
-        if any(clock.paused_seconds for clock in clocks):
-            measures["engine/paused_share"] = min(1.0, sum(clock.paused_seconds for clock in clocks) / seconds)
-            measures["engine/recomputed_tokens"] = float(sum(clock.recomputed_tokens for clock in clocks))
-        return measures
-
-    async def restart(self, engine: ports.Engine) -> None:
-        for pool in self._pools:
-            if any(one is engine for one in pool.engines):
-                await pool.restart(engine)
-                return
-        raise PoolError(f"engine {engine.name} belongs to no pool")
+        self.members.kill()

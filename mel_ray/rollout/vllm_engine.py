@@ -125,7 +125,7 @@ class VllmEngine:
         arguments = _arguments(settings)
         self._host: Host = InProcessHost(arguments) if settings.in_process else AsyncHost(arguments)
         self._decode, self._stop_ids = decode, list(stop_ids)
-        self._ids = itertools.count()
+        self._ids, self._requests = itertools.count(), set[str]()
         self.running = 0
         self.is_paused = self._is_loading = False
         self._busy, self._pauses = _Stopwatch(), _Stopwatch()
@@ -161,10 +161,15 @@ class VllmEngine:
             if self._is_loading and not self.is_paused:
                 raise RuntimeError("weights are being replaced; pause the engine first, so that new requests wait")
             self._count_running(1)
+            request_id = str(next(self._ids))
+            self._requests.add(request_id)
             try:
-                output = (await self._host.request(str(next(self._ids)), prompt, params)).outputs[0]
+                output = (await self._host.request(request_id, prompt, params)).outputs[0]
             finally:
+                self._requests.discard(request_id)
                 self._count_running(-1)
+            if output.finish_reason == "abort":
+                raise RuntimeError("the request was aborted")
             tokens = list(output.token_ids)
             logprobs = [step[token].logprob for token, step in zip(tokens, output.logprobs, strict=True)]
             versions = self._versions_of(output, len(prompt["prompt_token_ids"]))
@@ -206,6 +211,14 @@ class VllmEngine:
             self._set_paused(False)
             await self._host.resume()
 
+    async def ping(self) -> None:
+        """Return once the engine has looked up from its work."""
+        await self._host.ping()
+
+    async def abort(self) -> None:
+        """End all requests without a result."""
+        await self._host.abort(list(self._requests))
+
     async def sleep(self) -> None:
         """Leave the GPU to others, until `wake`. What the engine held is gone: weights, keys and values.
 
@@ -243,13 +256,15 @@ class VllmEngine:
         await self._host.rpc("close_weight_transfer")
 
     async def begin_update(self) -> None:
-        """Make ready to receive weights.
+        """Make ready to receive weights; an update that was begun before is given up.
 
         Raises:
             RuntimeError: requests are running and the engine is not paused.
         """
         if self.running and not self.is_paused:
             raise RuntimeError(f"{self.running} requests are running; pause the engine before an update")
+        if self._is_loading:
+            await self._host.rpc("abandon_weight_update")
         self._is_loading = True
         await self._host.rpc("start_weight_update")
 

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from mel_ray.run.atomic import write_json
 from mel_ray.run.console import is_score
-from mel_ray.run.folder import RunFolder, write_json
+from mel_ray.run.folder import RunFolder
 from mel_ray.run.metrics_file import read_metrics, step_rows, summarise
 from mel_ray.run.report import write_report
 from mel_ray.run.store import read_experiences

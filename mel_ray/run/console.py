@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from mel_ray.records.incident import Incident
 from mel_ray.records.problem import counted
 from mel_ray.records.reports import EvalReport, StepReport
 from mel_ray.run.bottleneck import bottleneck, phase_means
@@ -53,6 +54,15 @@ def evaluation_line(report: EvalReport) -> str:
     return f"{report.benchmark} after step {report.step} ({counted(report.questions, 'question')}): {scores}"
 
 
+LONGEST_INCIDENT = 400  # characters
+
+
+def incident_line(incident: Incident) -> str:
+    """The first line of its text; incidents.jsonl has all of it."""
+    text = incident.text.partition("\n")[0]
+    return f"{incident.kind}: {incident.who}: {text[:LONGEST_INCIDENT]}{' ...' * (len(text) > LONGEST_INCIDENT)}"
+
+
 EXPLAINED_AFTER = 5  # steps
 
 
@@ -71,6 +81,9 @@ class PlainConsole:
 
     def evaluation(self, report: EvalReport) -> None:
         print(evaluation_line(report), flush=True)
+
+    def incident(self, incident: Incident) -> None:
+        print(incident_line(incident), flush=True)
 
     def close(self, status: str) -> None:
         return None
@@ -97,6 +110,9 @@ class BarConsole:
 
     def evaluation(self, report: EvalReport) -> None:
         self._live.console.print(evaluation_line(report), highlight=False)
+
+    def incident(self, incident: Incident) -> None:
+        self._live.console.print(incident_line(incident), highlight=False, markup=False)
 
     def close(self, status: str) -> None:
         self._live.stop()

@@ -1,17 +1,16 @@
 """The run folder: a public format (docs/run_folder.md), written as the run goes."""
 
-import json
-import os
 import shutil
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from mel_ray.config.plan import disk_bytes
 from mel_ray.config.schema import Config
 from mel_ray.records.problem import ConfigError, Problem
+from mel_ray.run.aside import Moved, move_aside
 from mel_ray.run.checkpoints import latest_checkpoint
 from mel_ray.run.order_file import find_order_problems
+from mel_ray.run.resume import find_change_problems
 
 FORMAT = 3  # raised when an older folder can no longer be continued; 1 had no format file, 2 had pickles
 
@@ -45,6 +44,10 @@ class RunFolder:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def incidents(self) -> Path:
+        return self.path / "incidents.jsonl"
 
     @property
     def order(self) -> Path:
@@ -111,26 +114,12 @@ class RunFolder:
                 f"{FORMAT} alone; its metrics, experiences and export can still be read"
             )
 
-    def rewind(self, step: int) -> None:
-        """Forget everything after `step`, so that a resumed run writes it once."""
-        for file in (self.metrics, self.order):
-            if file.exists():
-                kept = [line for line in file.read_text().splitlines() if _step_of(line) <= step]
-                write_atomically(file, "".join(f"{line}\n" for line in kept))
-        for folder in ("experiences", "trajectories"):
-            for file in (self.path / folder).glob("step-*.parquet"):
-                if int(file.stem.removeprefix("step-")) > step:
-                    file.unlink()
-        for file in self.evaluations.glob("step-*"):
-            if int(file.name.removeprefix("step-").split(".")[0].split("-")[0]) > step:
-                file.unlink()
+    def rewind(self, step: int) -> Moved | None:
+        """Move everything after `step` to aside/, so that a resumed run writes it once; -1 moves everything.
 
-
-def _step_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError):
-        return float("inf")  # a line cut off by a crash
+        Returns how much that was and where it is, or None if there was nothing.
+        """
+        return move_aside(self.path, step)
 
 
 def fresh_name(directory: Path, stem: str) -> str:
@@ -140,17 +129,6 @@ def fresh_name(directory: Path, stem: str) -> str:
     while (directory / name).exists():
         name, number = f"{base}-{number}", number + 1
     return name
-
-
-def write_atomically(file: Path, text: str) -> None:
-    """Readers see the old content or the new, never a part."""
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(text)
-    os.replace(partial, file)
-
-
-def write_json(file: Path, value: Any) -> None:
-    write_atomically(file, json.dumps(value, indent=2) + "\n")
 
 
 def kind_of(config: Config) -> str:
@@ -191,14 +169,17 @@ def find_run_problems(config: Config) -> list[Problem]:
         folder.require_format()
     except RunFolderError as error:
         return [Problem("run.name", name, str(error), "choose another name")]
-    return []
+    if latest_checkpoint(folder.checkpoints) is None:
+        return []  # the run starts at step 1, under any configuration
+    return list(find_change_problems(folder.config, config))
 
 
 def open_run(config: Config, weight_bytes: int) -> tuple[Config, RunFolder, Path | None]:
     """The run's folder, with the checkpoint to continue from if there is one; the configuration has its name.
 
     Raises:
-        ConfigError: the name is taken, the folder is of another format, or it cannot be written.
+        ConfigError: the name is taken, the folder is of another format, it cannot be written, or its run does not
+            survive what was changed.
     """
     if problems := find_run_problems(config):
         raise ConfigError(problems)

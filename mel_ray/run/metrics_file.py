@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mel_ray.records.incident import Incident
 from mel_ray.records.ledger import Ledger
 from mel_ray.records.reports import EvalReport, StepReport
-from mel_ray.run.folder import RunFolder, write_json
+from mel_ray.run.atomic import write_json
+from mel_ray.run.folder import RunFolder
 from mel_ray.run.unlearned import optimizer_steps, unlearned_text
 
 
@@ -37,6 +40,11 @@ class MetricsFile:
                 **_rounded(report.scores),
             },
         )
+
+    def incident(self, incident: Incident) -> None:
+        line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "kind": incident.kind, "who": incident.who}
+        with self._folder.incidents.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line | {"text": incident.text}) + "\n")
 
     def close(self, status: str) -> None:
         self._file.close()

@@ -2,6 +2,7 @@
 
 from ray.util.metrics import Gauge
 
+from mel_ray.records.incident import Incident
 from mel_ray.records.reports import EvalReport, StepReport
 
 
@@ -24,6 +25,9 @@ class RayMetricsSink:
     def evaluation(self, report: EvalReport) -> None:
         for name, value in report.scores.items():
             self._set(f"eval/{report.benchmark}/{name}", value)
+
+    def incident(self, incident: Incident) -> None:
+        return None
 
     def close(self, status: str) -> None:
         return None

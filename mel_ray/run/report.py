@@ -8,8 +8,8 @@ from jinja2 import Environment, FileSystemLoader
 
 from mel_ray.records.problem import counted
 from mel_ray.run import figures
+from mel_ray.run.atomic import write_atomically
 from mel_ray.run.console import is_score
-from mel_ray.run.folder import write_atomically
 from mel_ray.run.metrics_file import evaluation_table, read_metrics, step_rows
 from mel_ray.run.store import read_experiences
 from mel_ray.run.unlearned import unlearned_text

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from mel_ray.records.incident import Incident
 from mel_ray.records.reports import EvalReport, StepReport
 
 
@@ -43,6 +44,9 @@ class WandbSink:
     def evaluation(self, report: EvalReport) -> None:
         scores = {f"eval/{report.benchmark}/{name}": value for name, value in report.scores.items()}
         self._run.log({"step": report.step, **scores})
+
+    def incident(self, incident: Incident) -> None:
+        return None
 
     def close(self, status: str) -> None:
         self._run.summary["status"] = status

@@ -140,6 +140,14 @@ class CheckedReceiver(WeightTransferEngine):
     model: Any
     phases: Phases
 
+    def forget_update(self) -> None:
+        """Drop what was received of an update that is given up. Layers that got all of it keep it; the next update
+        loads all of them again."""
+        for layer in self.model.modules():
+            info = layerwise.get_layerwise_info(layer)
+            info.load_numel = 0
+            info.loaded_weights.clear()
+
     def start_weight_update(self) -> None:
         self.checksums, self.phases = {}, Phases()
         with self.phases.measure("prepare layers"):
@@ -202,6 +210,7 @@ class WorkerExtension:
     """Methods vLLM adds to its worker, called by name through `collective_rpc`."""
 
     weight_transfer_engine: CheckedReceiver
+    _weight_update_active: bool  # vLLM's own
 
     def received_checksum(self) -> str:
         """Digest over everything received in the last update."""
@@ -210,6 +219,16 @@ class WorkerExtension:
     def weight_phases(self) -> dict[str, float]:
         """Seconds of the last update by phase."""
         return dict(self.weight_transfer_engine.phases.seconds)
+
+    def abandon_weight_update(self) -> None:
+        """Make ready for another update than the one that was begun."""
+        if self._weight_update_active:
+            self.weight_transfer_engine.forget_update()
+            self._weight_update_active = False
+
+    def ping(self) -> None:
+        """Answered between two steps."""
+        return None
 
     def close_weight_transfer(self) -> None:
         self.weight_transfer_engine.close()

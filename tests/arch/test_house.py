@@ -37,7 +37,13 @@ LIBRARIES = {
         "weights/*/receiver.py",
         "weights/nccl/sender.py",
     ),
-    "deepspeed": ("policy/loading.py", "policy/sequence_parallel.py", "policy/zero3.py"),
+    "deepspeed": (
+        "policy/loading.py",
+        "policy/sequence_parallel.py",
+        "policy/zero3.py",
+        "policy/consolidate.py",
+        "policy/universal.py",
+    ),
     "wandb": ("run/wandb_sink.py",),
 }
 SHARED_NAMES = {"__init__.py", "registry.py", "sender.py", "receiver.py", *(Path(name).name for name in COMMANDS)}

@@ -131,7 +131,7 @@ class FakePolicy:
 
 class FakePublisher:
     def __init__(self, world: World) -> None:
-        self.world = world
+        self.world, self.moving = world, asyncio.Lock()
 
     async def publish(self, version: int, keep_kv: bool = False) -> None:
         self.world.note("published", version)
@@ -161,7 +161,7 @@ class FakeEngines:
     async def measures(self) -> dict[str, float]:
         return {"engine/busy_share": 0.5}
 
-    async def restart(self, engine) -> None:
+    def replace(self, engine, why) -> None:
         raise AssertionError("nothing broke")
 
 
@@ -183,6 +183,9 @@ class FakeSink:
 
     def evaluation(self, report) -> None:
         self.evaluations.append(report)
+
+    def incident(self, incident) -> None:
+        return None
 
     def close(self, status: str) -> None:
         return None

@@ -2,13 +2,12 @@
 
 import asyncio
 from random import Random
-from unittest import mock
 
 import pytest
 
-from benchmarks.simulated_engines import EngineRates, SimulatedEngine, SimulatedPool
+from benchmarks.simulated_engines import EngineRates, SimulatedPool
 from benchmarks.simulated_time import simulate
-from mel_ray.actors.handles import PoolError
+from mel_ray.records.incident import LostActor, Poison, PoolError
 from mel_ray.records.ports import Turn
 from tests.driver.simulations import small
 
@@ -119,7 +118,6 @@ def test_an_engine_that_is_replaced_during_a_pause_is_handed_nothing_and_its_wor
     async def main():
         engines, asked = pool("cluster.rollout.engines=2"), []
         old = engines.engines[0]
-        old.handle = mock.Mock()
 
         async def ask(engine):
             asked.append((engine.name, engine is old, engines._is_frozen))
@@ -132,10 +130,8 @@ def test_an_engine_that_is_replaced_during_a_pause_is_handed_nothing_and_its_wor
         await asyncio.sleep(1)
         await engines.pause()
         tasks += [asyncio.create_task(engines.on_engine(2, Turn.NEW, ask)) for _ in range(3)]
-        with mock.patch.object(SimulatedEngine, "ready", asyncio.sleep, create=True):
-            old_ready = asyncio.create_task(engines.restart(old))
-            await asyncio.sleep(10)
-        old_ready.cancel()
+        engines.members.replace(old, PoolError("its weights are damaged"))
+        await asyncio.sleep(10)
         assert len(asked) == len([one for one in asked if not one[2]])  # while it is paused nothing is asked
         assert not engines.engines[0].running
         await engines.resume()
@@ -173,5 +169,140 @@ def test_a_pause_freezes_what_runs():
         assert asyncio.get_running_loop().time() == pytest.approx(100 + 10 * 0.11)
         clock = await engines.engines[0].take_counts()
         assert (clock.busy_seconds, clock.paused_seconds) == (pytest.approx(1.1), pytest.approx(100))
+
+    simulate(main())
+
+
+def lost(engine):
+    return LostActor("its process died", who=engine.name)
+
+
+@pytest.mark.parametrize("engines", [1, 3])
+def test_what_a_lost_engine_was_at_work_on_is_asked_again_and_only_once(engines):
+    """Also where no other engine is left: then all wait for the new one."""
+
+    async def main():
+        lent, asked, told = pool(f"cluster.rollout.engines={engines}", "cluster.rollout.max_sequences=8"), [], []
+        lent.members.incidents.listen(told.append)
+        first = lent.engines[0]
+
+        async def ask(number, engine):
+            asked.append(number)
+            await asyncio.sleep(1)
+            if engine is first:
+                raise lost(engine)
+            return number
+
+        def call(number):
+            return lent.on_engine(2, Turn.NEW, lambda engine: ask(number, engine))
+
+        assert await asyncio.gather(*(call(number) for number in range(6))) == list(range(6))
+        await asyncio.sleep(30)  # until the new one has started
+        again = len(asked) - 6
+        assert 0 < again <= 6
+        assert max(asked.count(number) for number in range(6)) == 2
+        losses = lent.members.incidents.take()
+        assert (losses.restarts, losses.asked_again) == (1, 2 * again)
+        assert len(lent.engines) == engines
+        assert first not in lent.engines
+        assert not any(engine.running or engine.has_suspect for engine in lent.engines)
+        assert ("waiting" in [one.kind for one in told]) == (engines == 1)
+
+    simulate(main())
+
+
+@pytest.mark.parametrize("engines", [1, 2, 4])
+def test_a_request_that_no_engine_survives_is_found_out_and_takes_no_other_with_it(engines):
+    async def main():
+        lent = pool(f"cluster.rollout.engines={engines}", "cluster.rollout.max_sequences=8")
+        dead = []
+
+        async def ask(number, engine):
+            for _ in range(10):
+                await asyncio.sleep(0.1)
+                if any(one is engine for one in dead):
+                    raise lost(engine)
+            if number == 3:
+                dead.append(engine)
+                raise lost(engine)
+            return number
+
+        def call(number):
+            return lent.on_engine(2, Turn.NEW, lambda engine: ask(number, engine))
+
+        found = await asyncio.gather(*(call(number) for number in range(8)), return_exceptions=True)
+        assert [number for number, one in enumerate(found) if isinstance(one, Poison)] == [3]
+        assert [one for one in found if not isinstance(one, Poison)] == [0, 1, 2, 4, 5, 6, 7]
+        assert len(dead) == 2
+        assert not any(engine.running or engine.has_suspect for engine in lent.engines)
+
+    simulate(main())
+
+
+def test_where_no_engine_starts_any_more_those_who_wait_hear_why(monkeypatch):
+    async def main():
+        lent, told = pool(), []
+        lent.members.incidents.listen(told.append)
+
+        async def no_room():
+            raise PoolError("there is no room")
+
+        def broken(number):
+            engine = type(lent)._start(lent, number)
+            engine.ready = no_room
+            return engine
+
+        lent.members._start = broken
+
+        async def ask(engine):
+            raise lost(engine)
+
+        calls = (lent.on_engine(2, Turn.NEW, ask) for _ in range(3))
+        found = await asyncio.gather(*calls, return_exceptions=True)
+        assert {str(one) for one in found} == {"there is no room"}
+        assert [one.kind for one in told] == ["lost", "waiting", "given up"]
+        with pytest.raises(PoolError, match="no room"):
+            await lent.on_engine(2, Turn.NEW, ask)
+
+    simulate(main())
+
+
+def test_a_new_engine_is_handed_nothing_before_it_has_been_served():
+    async def main():
+        lent, order = pool(), []
+        old = lent.engines[0]
+
+        async def serve(engine):
+            await asyncio.sleep(5)
+            order.append("served")
+
+        async def ask(engine):
+            if engine is old:
+                raise lost(engine)
+            order.append("asked")
+
+        lent.members.serve = serve
+        await lent.on_engine(2, Turn.NEW, ask)
+        assert order == ["served", "asked"]
+
+    simulate(main())
+
+
+def test_a_silent_engine_is_replaced_and_one_that_answers_is_not():
+    async def main():
+        lent = pool("cluster.rollout.engines=2")
+        silent, talks = lent.engines
+
+        async def ping(seconds):
+            await asyncio.sleep(seconds)
+            raise LostActor("no answer within 30 s", who=silent.name)
+
+        silent.ping = ping
+        lent.members.watch(30)
+        await asyncio.sleep(100)
+        assert silent not in lent.engines
+        assert talks in lent.engines
+        assert len(lent.engines) == 2
+        lent.members.kill()
 
     simulate(main())

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +14,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mel_ray.actors.handles import PoolError
 from mel_ray.config.load import compose_config
 from mel_ray.config.plan import make_plan
 from mel_ray.data.chat import ChatTokenizer
@@ -281,11 +281,49 @@ def test_a_context_that_does_not_fit_is_skipped_and_counted(run_pools, ray_sessi
     run_pools(body, *SMALL)
 
 
-def test_an_engine_that_dies_is_named_with_its_log(run_pools):
+def test_an_engine_that_dies_is_named_with_its_log_and_its_work_is_done_by_another(run_pools):
+    """With the weights that were published last, and the same tokens."""
+
     async def body(config, pools):
-        pools.engines.engines[0].handle.kill()
-        with pytest.raises(PoolError, match=r"rollout-0, rollout of question 0: its process died.*rollout-0\.log"):
-            await generate_all(pools, questions(config, 1), sampling(1, max_tokens=8))
+        told = []
+        pools.incidents.listen(told.append)
+        prompts, how = questions(config, 3), sampling(1, 2, max_tokens=16)
+        await train_once(pools, await generate_all(pools, prompts, how), lr=0.05)
+        await pools.publisher.publish(1)
+        before = [await record_of(rows) for rows in await generate_all(pools, prompts, how)]
+        lost = pools.engines.engines[0]
+        lost.handle.kill()
+        after = [await record_of(rows) for rows in await generate_all(pools, prompts, how)]
+        assert [one.kind for one in told] == ["lost", "waiting", "healed"]
+        assert re.search(r"rollout of question \d: its process died.*rollout-0\.log", told[0].text, re.DOTALL)
+        assert pools.engines.engines[0] is not lost
+        for one, other in zip(before, after, strict=True):
+            for mine, theirs in zip(one.trajectories, other.trajectories, strict=True):
+                assert mine.text == theirs.text
+                assert set(theirs.versions) == {1}
+                assert np.array_equal(mine.logprobs, theirs.logprobs)
+        assert pools.incidents.take().asked_again == 6
+        await pools.publisher.publish(2)  # over a connection with everybody again
+
+    run_pools(body, *SMALL)
+
+
+def test_judges_and_authors_that_die_are_replaced_and_what_they_had_is_asked_again(run_pools):
+    async def body(config, pools):
+        rows = (await generate_all(pools, questions(config, 1), sampling(*range(4))))[0]
+        verdicts = [row.verdict for row in await pools.rewards.judge(rows)]
+        pools.rewards.members.all[0].kill()
+        assert [row.verdict for row in await pools.rewards.judge(rows)] == verdicts
+        halves = ("correct" if row.index % 2 else "wrong" for row in rows)
+        mixed = [replace(row, verdict=Verdict(Outcome(half))) for row, half in zip(rows, halves, strict=True)]
+        drafts = await pools.experience.abstract(mixed, 1)
+        pools.experience.members.all[0].kill()
+        assert [replace(row, ref=None) for row in await pools.experience.abstract(mixed, 1)] == [
+            replace(row, ref=None) for row in drafts
+        ]
+        losses = pools.incidents.take()
+        assert (losses.restarts, losses.quarantined) == (2, 0)
+        assert losses.asked_again == 4 + config.mel.pairs_per_group
 
     run_pools(body, *SMALL)
 
@@ -328,7 +366,10 @@ def test_damaged_weights_are_noticed_and_the_engine_is_replaced(run_pools, tmp_p
             damaged = pools.engines.engines[-1]
             damage_once(damaged)
             await pools.publisher.publish(version)
-            assert pools.engines.engines[-1] is not damaged
+            assert damaged not in pools.engines.engines
+            while len(pools.engines.engines) < count:
+                await asyncio.sleep(0.1)
+        await pools.publisher.publish(3)
         if count > 1:
             assert pools.engines.engines[0] is healthy
             assert noted == ["disconnect_weights", "connect_weights"] * 2

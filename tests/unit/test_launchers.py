@@ -1,13 +1,19 @@
 """launch/: shell scripts run with stub commands that note how they were called, and the YAML read."""
 
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import yaml
+
+from mel_ray.config.load import compose_config
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = ROOT / "launch"
@@ -178,7 +184,7 @@ esac
 
 @pytest.fixture
 def slurm(stubs, tmp_path):
-    stubs.add("scontrol", "printf 'a1\\na2\\n'")
+    stubs.add("scontrol", "[ $1 = requeue ] || printf 'a1\\na2\\n'")
     stubs.add("srun", 'while [ "$1" != "-w" ]; do shift; done; shift 2; "$@"', 'cpus=$SRUN_CPUS_PER_TASK "$@"')
     stubs.add("python", SLURM_PYTHON)
     stubs.add("ray", "sleep 20")
@@ -186,8 +192,40 @@ def slurm(stubs, tmp_path):
     venv = tmp_path / "venv" / "bin"
     venv.mkdir(parents=True)
     (venv / "activate").write_text("")
-    stubs.environment |= {"MEL_RAY_VENV": str(venv.parent), "SLURM_JOB_NODELIST": "a[1-2]", "SLURM_CPUS_PER_TASK": "24"}
+    stubs.environment |= {"MEL_RAY_VENV": str(venv.parent), "SLURM_JOB_NODELIST": "a[1-2]", "SLURM_CPUS_PER_TASK": "24",
+                          "SLURM_JOB_ID": "17"}  # fmt: skip
     return stubs
+
+
+def training(script):
+    """The stub of a run that does what `script` says; `started` exists from when it listens to signals."""
+    return SLURM_PYTHON.replace("esac", f"  *mel_ray.main*)\n{script}\n;;\nesac")
+
+
+SAVES = """\
+trap 'echo heard USR1 >> "$CALLS"; exit 75' USR1
+trap 'echo heard TERM >> "$CALLS"; exit 75' TERM
+touch "$HOME/started"
+for _ in $(seq 400); do /bin/sleep 0.05; done
+"""
+SAVES_SLOWLY = SAVES.replace("exit 75' USR1", '[ -z "$saving" ] || exit 75; saving=yes\' USR1')
+
+
+@contextmanager
+def slurm_job(slurm, *words):
+    """A job whose run listens to signals."""
+    command = ["bash", str(LAUNCH / "slurm.sh"), *words]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, env=slurm.environment, start_new_session=True, **pipes) as job:
+        try:
+            deadline = time.monotonic() + 60
+            while not (Path(slurm.environment["HOME"]) / "started").exists():
+                assert job.poll() is None and time.monotonic() < deadline
+                time.sleep(0.02)
+            yield job
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(job.pid, signal.SIGKILL)
 
 
 def test_a_slurm_job_waits_for_all_its_nodes_and_then_trains_once(slurm):
@@ -198,7 +236,8 @@ def test_a_slurm_job_waits_for_all_its_nodes_and_then_trains_once(slurm):
     assert "ray start --head --node-ip-address=10.0.0.7 --port=6379 --num-cpus=24" in text
     assert "-w a2 ray start --address=10.0.0.7:6379 --num-cpus=24" in text
     assert "srun cpus=24" in text
-    assert slurm.calls[-1] == "python -m mel_ray.main cluster=2x8 run.dir=/shared/runs"
+    expected = "python -m mel_ray.main run.resume=auto run.name=slurm-17 cluster=2x8 run.dir=/shared/runs"
+    assert slurm.calls[-1] == expected
     assert text.count("-m mel_ray.main") == 1
     token = Path(slurm.environment["HOME"]) / ".ray" / "auth_token"
     assert token.exists()
@@ -210,6 +249,43 @@ def test_nodes_that_do_not_join_end_a_slurm_job_with_a_sentence(slurm):
     assert done.returncode == 1
     assert "1 of 2 nodes have joined the Ray cluster at 10.0.0.7:6379" in done.stderr
     assert "mel_ray.main" not in slurm.log.read_text()
+
+
+@pytest.mark.parametrize("name", ["USR1", "TERM"])
+def test_a_slurm_job_whose_time_is_up_lets_the_run_save_and_is_requeued(slurm, name):
+    slurm.add("python", training(SAVES))
+    with slurm_job(slurm, "run.name=mine") as job:
+        job.send_signal(getattr(signal, f"SIG{name}"))
+        out, errors = job.communicate(timeout=30)
+    assert job.returncode == 75, errors
+    assert slurm.calls[-2:] == [f"heard {name}", "scontrol requeue 17"]
+    assert "python -m mel_ray.main run.resume=auto run.name=mine" in slurm.calls
+    assert "job 17 goes back to the queue" in out
+
+
+def test_a_slurm_job_waits_for_a_run_that_saves_also_when_it_is_told_twice(slurm):
+    slurm.add("python", training(SAVES_SLOWLY))
+    with slurm_job(slurm) as job:
+        job.send_signal(signal.SIGUSR1)
+        with pytest.raises(subprocess.TimeoutExpired):
+            job.wait(0.5)
+        assert "scontrol requeue 17" not in slurm.calls
+        job.send_signal(signal.SIGUSR1)
+        job.communicate(timeout=30)
+    assert slurm.calls[-1] == "scontrol requeue 17"
+
+
+@pytest.mark.parametrize(("end", "status"), [("exit 0", 0), ("exit 2", 2), ("exit 1", 1), ("kill -KILL $$", 137)])
+def test_a_run_that_ends_by_itself_is_not_requeued(slurm, end, status):
+    slurm.add("python", training(end))
+    done = slurm.run("bash", str(LAUNCH / "slurm.sh"))
+    assert done.returncode == status, done.stderr
+    assert not any("requeue" in call for call in slurm.calls)
+
+
+def test_slurm_is_asked_for_the_signal_and_for_another_try():
+    options = [line for line in (LAUNCH / "slurm.sh").read_text().splitlines() if line.startswith("#SBATCH")]
+    assert {"#SBATCH --signal=B:USR1@300", "#SBATCH --requeue", "#SBATCH --open-mode=append"} <= set(options)
 
 
 # -- rayjob.yaml
@@ -228,6 +304,33 @@ def test_the_kuberay_job_authenticates_and_shares_the_model_cache():
         assert environment["HF_HOME"].startswith(mounts["shared"])
         assert {one["name"] for one in spec["volumes"]} == set(mounts)
     assert "run.dir=/shared" in job["spec"]["entrypoint"]
+
+
+def test_the_kuberay_job_is_tried_again_and_then_continues():
+    spec = yaml.safe_load((LAUNCH / "rayjob.yaml").read_text())["spec"]
+    words = spec["entrypoint"].split()
+    assert spec["backoffLimit"] > 0
+    config = compose_config(words[words.index("mel_ray.main") + 1 :])
+    assert (config.run.name, config.run.resume) == ("mel-ray", "auto")
+
+
+@pytest.mark.parametrize("group", ["headGroupSpec", "workerGroupSpecs"])
+def test_a_pod_that_must_go_waits_until_the_run_has_saved(stubs, group):
+    cluster = yaml.safe_load((LAUNCH / "rayjob.yaml").read_text())["spec"]["rayClusterSpec"]
+    (spec,) = [cluster[group]] if isinstance(cluster[group], dict) else cluster[group]
+    pod = spec["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] >= 300
+    for name in ("pgrep", "ray"):  # says three times that there is one
+        stubs.add(name, 'n=$(cat "$HOME/asked" 2>/dev/null || echo 0); echo $((n + 1)) > "$HOME/asked"; [ "$n" -lt 3 ]')
+    stubs.add("pkill")
+    stubs.add("sleep")
+    command = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+    stubs.run(*command, RAY_ADDRESS="head:6379")
+    if group == "headGroupSpec":
+        assert stubs.calls[0] == "pkill -TERM -f ^python -m mel_ray[.]main"
+    assert stubs.calls.count("sleep 1") + stubs.calls.count("sleep 5") == 3
+    assert re.match(r"^python -m mel_ray[.]main", "python -m mel_ray.main model=qwen3_8b_base")
+    assert not any(re.match(r"^python -m mel_ray[.]main", " ".join(one)) for one in (command, ["sh", "-c", "python"]))
 
 
 def test_every_launcher_has_token_authentication():

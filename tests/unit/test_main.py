@@ -1,17 +1,22 @@
 """Training, up to where Ray starts: opening a run, continuing it, and refusing what cannot be continued."""
 
+from dataclasses import replace
+
 import pytest
 
 from mel_ray.cli.app import BAD_REQUEST
 from mel_ray.cli.check import requested_config
 from mel_ray.cli.mel import main
-from mel_ray.cli.train import read_state
+from mel_ray.cli.train import check_lessons, read_state
 from mel_ray.config.load import compose_config, to_yaml
 from mel_ray.driver.state import RunState
 from mel_ray.records.ledger import Ledger
 from mel_ray.records.problem import ConfigError
 from mel_ray.records.reports import STATE_FILE
+from mel_ray.records.stored import StoredRecords
 from mel_ray.run.folder import FORMAT, open_run
+from mel_ray.run.resume import find_changes
+from tests.unit.builders import exploration
 
 WEIGHT_BYTES = 1000
 
@@ -84,8 +89,35 @@ def test_a_continued_run_keeps_its_configuration(tmp_path):
     stored_run(tmp_path, "run.name=mine", "algorithm.lr=0.5", "mel.weight=0.7")
     again = requested_config([f"run.dir={tmp_path}", "run.name=mine", "run.resume=auto", "run.steps=77"])
     assert (again.algorithm.lr, again.mel.weight, again.run.steps) == (0.5, 0.7, 77)
-    with pytest.raises(ConfigError, match="keeps its groups"):
-        requested_config([f"run.dir={tmp_path}", "run.name=mine", "run.resume=auto", "mel=off"])
+    forced = requested_config([f"run.dir={tmp_path}", "run.name=mine", "run.resume=force", "run.steps=78"])
+    assert (forced.algorithm.lr, forced.run.steps) == (0.5, 78)
+
+
+def test_a_command_with_groups_that_is_given_again_asks_for_the_same(tmp_path):
+    command = ["run.name=mine", "run.resume=auto", "algorithm=dapo", "algorithm.lr=0.5"]
+    _, folder = stored_run(tmp_path, *command)
+    again = requested_config([f"run.dir={tmp_path}", *command])
+    assert find_changes(folder.config, again) == []
+
+
+@pytest.mark.parametrize("damage", ["cut", "other", "numbers"])
+def test_a_damaged_memory_of_lessons_is_found_before_anything_starts(tmp_path, damage):
+    config, file = configured(tmp_path, "run.name=mine"), tmp_path / "step-000001" / "lessons.npz"
+    check_lessons(None, config)
+    file.parent.mkdir()
+    check_lessons(file.parent, config)
+    row = exploration((2, 2), "cw")[0]
+    StoredRecords().write(file, ([(1, replace(row, ref=0, context=None))], ["record"]))
+    check_lessons(file.parent, config)
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:-40])
+    else:
+        StoredRecords().write(file, [1] if damage == "other" else ([(1, replace(row, ref=1))], ["record"]))
+    with pytest.raises(
+        ConfigError, match=r"run\.resume=never: the checkpoint .* cannot be read \(lessons\.npz"
+    ) as refused:
+        check_lessons(file.parent, config)
+    assert len(refused.value.problems) == 1
 
 
 def test_a_wrong_request_leaves_no_folder(capsys, tmp_path):

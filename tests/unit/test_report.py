@@ -12,7 +12,7 @@ from mel_ray.run.closing import write_closing
 from mel_ray.run.console import PlainConsole
 from mel_ray.run.folder import FORMAT, RunFolder, RunFolderError, fresh_name
 from mel_ray.run.metrics_file import MetricsFile, read_metrics
-from mel_ray.run.report import mark_bifurcation
+from mel_ray.run.report import mark_bifurcation, write_report
 from mel_ray.run.store import EXPERIENCE_SCHEMA, experience_row, read_experiences, write_rows
 from tests.unit.builders import draft, proven, trajectory
 
@@ -67,8 +67,11 @@ def test_a_run_without_steps_still_closes(tmp_path):
     assert not folder.report.exists()
 
 
-def test_rewinding_forgets_what_came_after(run):
+def test_rewinding_leaves_out_what_came_after(run, tmp_path):
     run.rewind(2)
+    write_report([run.path], tmp_path / "page.html")
+    assert "2 kept in all" in (tmp_path / "page.html").read_text()
+    assert main(["report", str(run.path / "aside" / "after-step-000002")]) == 0
     rows = read_metrics(run.metrics)
     assert [row["step"] for row in rows] == [0, 1, 2]
     assert {row["step"] for row in read_experiences(run.path)} == {1, 2}

@@ -1,0 +1,33 @@
+"""What was lost and mended, for those who count it and those who are told."""
+
+from collections.abc import Callable
+
+from mel_ray.records.incident import Incident, IncidentKind, Losses
+
+Listener = Callable[[Incident], None]
+
+
+class Incidents:
+    """One for all pools of a run."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Listener] = []
+        self._restarts = self._asked_again = self._quarantined = 0
+
+    def listen(self, listener: Listener) -> None:
+        self._listeners.append(listener)
+
+    def tell(self, kind: IncidentKind, who: str, text: str) -> None:
+        self._restarts += kind is IncidentKind.HEALED
+        self._quarantined += kind is IncidentKind.QUARANTINED
+        for listener in self._listeners:
+            listener(Incident(kind, who, text))
+
+    def ask_again(self, sequences: int) -> None:
+        self._asked_again += sequences
+
+    def take(self) -> Losses:
+        """What happened since the last call."""
+        found = Losses(self._restarts, self._asked_again, self._quarantined)
+        self._restarts = self._asked_again = self._quarantined = 0
+        return found

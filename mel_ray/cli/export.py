@@ -1,0 +1,74 @@
+"""`mel export`: write the policy of a checkpoint as a Hugging Face folder."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from mel_ray.cli.app import BAD_REQUEST, Ended, Options
+from mel_ray.config.load import continued_config
+from mel_ray.data.model_folder import locate_model
+from mel_ray.policy.policy_settings import PolicySettings
+from mel_ray.records.reports import STATE_FILE
+from mel_ray.run.folder import RunFolder
+
+DESCRIPTION = (
+    "Write the policy of a checkpoint as a Hugging Face folder: weights, configuration, tokenizer; adapters also on "
+    "their own. It needs neither Ray nor a GPU, but memory for the whole model."
+)
+
+
+def chosen_checkpoint(run: RunFolder, step: int | None) -> Path:
+    """The complete checkpoint after this step, by default the newest.
+
+    Raises:
+        Ended: there is none.
+    """
+    complete = sorted(file.parent for file in run.checkpoints.glob(f"step-*/{STATE_FILE}"))
+    if not complete:
+        raise Ended(BAD_REQUEST, f"{run.path}: the run has no checkpoint yet")
+    if step is None:
+        return complete[-1]
+    by_step = {int(folder.name.removeprefix("step-")): folder for folder in complete}
+    if step not in by_step:
+        there = ", ".join(map(str, by_step))
+        raise Ended(BAD_REQUEST, f"{run.path}: no checkpoint after step {step}; there are those after {there}")
+    return by_step[step]
+
+
+def free_target(folder: Path) -> Path:
+    """The folder itself, if nothing lies there.
+
+    Raises:
+        Ended: something does.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise Ended(BAD_REQUEST, f"{folder} exists; choose another folder with --to, or remove it")
+    return folder.absolute()
+
+
+def export(arguments: Sequence[str]) -> None:
+    parser = Options("export", DESCRIPTION)
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder")
+    parser.add_argument("--step", type=int, metavar="N", help="the checkpoint after this step; by default the newest")
+    parser.add_argument("--to", type=Path, metavar="FOLDER", help="by default RUN/export-step-000020")
+    asked = parser.parse_args(arguments)
+    run = RunFolder(asked.run)
+    if not run.config.is_file():
+        raise Ended(BAD_REQUEST, f"{run.path}: not a run folder (no config.yaml)")
+    checkpoint = chosen_checkpoint(run, asked.step)
+    target = free_target(asked.to or run.path / f"export-{checkpoint.name}")
+    config = continued_config(run.config, ())
+    settings = PolicySettings.of(config, locate_model(config.model.path))
+
+    from mel_ray.policy.consolidate import export_checkpoint  # torch and DeepSpeed: only now
+
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        export_checkpoint(checkpoint, settings, partial)
+        partial.rename(target)
+    except OSError as error:
+        raise Ended(BAD_REQUEST, f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    print(target)
