@@ -13,8 +13,9 @@ from typing import NoReturn
 
 from mel_ray.records.problem import ConfigError
 
-DONE, FAILED, BAD_REQUEST, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, BAD_REQUEST, STOPPED, INTERRUPTED = 0, 1, 2, 75, 130
 EXIT_CODES = "Exit codes: 0 done, 2 a problem in what was asked, 130 interrupted, 1 anything else."
+STOP_SIGNALS = signal.SIGTERM, signal.SIGUSR1
 
 Command = Callable[[Sequence[str]], None]
 
@@ -66,14 +67,15 @@ def failed(error: BaseException, what: str, log: Path) -> Ended:
 
 
 def heed_signals() -> None:
-    """Let SIGINT interrupt, and SIGTERM do what SIGINT does.
+    """Let SIGINT interrupt, and the signals of schedulers do what SIGINT does.
 
     To be called again after Ray has connected, because Ray takes SIGTERM for itself.
     """
     # Shells start background jobs with SIGINT ignored; `kill -INT` is to stop them all the same.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 def run_command(command: Command, arguments: Sequence[str]) -> int:

@@ -122,7 +122,8 @@ def check(arguments: Sequence[str]) -> None:
     config = requested_config(arguments)
     print(plan_text(config))
     if config.run.name and config.run.resume != "never":
-        print("\n".join(change_lines(RunFolder(Path(config.run.dir) / config.run.name).config, config)))
+        for line in change_lines(RunFolder(Path(config.run.dir) / config.run.name).config, config):
+            print(line)
     size = size_of_model(config)
     if size is not None:
         print(f"\n{memory_text(config, size, _memory(config)[0])}")

@@ -5,13 +5,24 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mel_ray.cli.app import EXIT_CODES, INTERRUPTED, Ended, asks_for_help, failed, heed_signals
+from mel_ray.cli.app import (
+    EXIT_CODES,
+    INTERRUPTED,
+    STOP_SIGNALS,
+    STOPPED,
+    Ended,
+    asks_for_help,
+    failed,
+    first_cause,
+    heed_signals,
+)
 from mel_ray.cli.check import check, checked_and_prepared, requested_config
 from mel_ray.config.driving_checks import find_correction_problems
 from mel_ray.config.load import to_yaml
 from mel_ray.config.schema import Config
 from mel_ray.data.prepare import Prepared
 from mel_ray.driver.batches import Waiting
+from mel_ray.driver.loop import Stopped
 from mel_ray.driver.state import RunState
 from mel_ray.mel.memory import StoredLessons
 from mel_ray.records.ports import Sink
@@ -32,7 +43,8 @@ the trained model in export/. Without keys, the embedded model learns the embedd
   mel train run.name=mine run.resume=auto run.steps=200
 
 --check does what `mel check` does: it shows what would run, or every problem at once. `mel keys [word]`
-explains the keys. Ctrl-C ends a run with a complete folder.
+explains the keys. Ctrl-C ends a run with a complete folder. SIGTERM and SIGUSR1 save first and end with
+exit code 75: run it again to go on.
 
 {EXIT_CODES}"""
 
@@ -138,6 +150,8 @@ async def run_steps(
             explored = WaitingBatches(loop.buffer.batches, loop.data, state, pools.store)
             checkpoints = Checkpoints(folder.checkpoints, config.checkpoint.keep, [pools.policy, memory, explored])
             journals = RunJournals(folder, pools.store)
+            for number in STOP_SIGNALS:
+                asyncio.get_running_loop().add_signal_handler(number, loop.stopping.set)
             await loop.run(Watch(state, pools.evaluator, prepared.benchmarks, journals, checkpoints, sinks))
             await pools.policy.export(folder.export)
             status = "done"
@@ -185,7 +199,11 @@ def train(arguments: Sequence[str]) -> None:
     except (KeyboardInterrupt, asyncio.CancelledError):
         status, ended = "interrupted", Ended(INTERRUPTED, f"mel_ray interrupted after step {state.step}")
     except BaseException as error:
-        status, ended = "failed", failed(error, f"stopped after step {state.step}", folder.logs / "driver.log")
+        if isinstance(first_cause(error), Stopped):
+            again = f"the same command with run.name={config.run.name} run.resume=auto goes on"
+            status, ended = "stopped", Ended(STOPPED, f"mel_ray saved and stopped after step {state.step}; {again}")
+        else:
+            status, ended = "failed", failed(error, f"stopped after step {state.step}", folder.logs / "driver.log")
     from mel_ray.run.closing import write_closing  # draws figures: only now
 
     print(write_closing(folder, status, time.monotonic() - started), flush=True)

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from mel_ray.config.schema import Config
 from mel_ray.driver.buffer import Buffer
@@ -21,9 +21,15 @@ from mel_ray.records.reports import StepReport
 from mel_ray.records.row import Explored, attempts, count_fates
 from mel_ray.records.verdict import Verdict
 
+T = TypeVar("T")
+
 
 class Checkpoints(Protocol):
     async def save(self, state: RunState) -> None: ...
+
+
+class Stopped(Exception):
+    """The run was asked to stop, and has saved."""
 
 
 class Loop:
@@ -34,7 +40,7 @@ class Loop:
         engines: Engines, order: Order | None = None, health: Health | None = None,
     ) -> None:  # fmt: skip
         self.cfg, self.state, self.data, self.order = cfg, state, data, order or AsItComes()
-        self.health = health
+        self.health, self.stopping = health, asyncio.Event()
         self.buffer, self.learner, self.publisher, self.engines = buffer, learner, publisher, engines
         self.guard = FailureGuard(cfg.reward.max_failure_rate)
 
@@ -52,23 +58,48 @@ class Loop:
                 await self.buffer.close()
 
     async def _steps(self, watch: "Watch") -> None:
+        """
+        Raises:
+            Stopped: it was asked for. What was explored of the step under way is saved with the steps before.
+        """
         first, last = self.state.step + 1, self.cfg.run.steps
-        if first == 1 and self.cfg.eval.before:
-            await watch.evaluate(0)
-        for step in range(first, last + 1):
-            watch.report(await self.step(step))
-            with self.buffer.clock_stopped():
-                if _is_due(self.cfg.eval.every, step) and step < last:
-                    await watch.evaluate(step)
-                if _is_due(self.cfg.checkpoint.every, step) and step < last:
-                    await watch.save()
-        await watch.save()  # before anything else can fail
-        if self.cfg.eval.after:
-            await watch.evaluate(last)
+        try:
+            if first == 1 and self.cfg.eval.before:
+                await self._unless_stopped(watch.evaluate(0))
+            for step in range(first, last + 1):
+                watch.report(await self.step(step))
+                with self.buffer.clock_stopped():
+                    if _is_due(self.cfg.eval.every, step) and step < last:
+                        await self._unless_stopped(watch.evaluate(step))
+                    if _is_due(self.cfg.checkpoint.every, step) and step < last:
+                        await watch.save()
+            await watch.save()  # before anything else can fail
+            if self.cfg.eval.after:
+                await self._unless_stopped(watch.evaluate(last))
+        except Stopped:
+            await watch.save()
+            raise
+
+    async def _unless_stopped(self, work: Awaitable[T]) -> T:
+        """What the work gives, which is given up where the run is to stop.
+
+        Raises:
+            Stopped: it is.
+        """
+        working, stopping = asyncio.ensure_future(work), asyncio.create_task(self.stopping.wait())
+        try:
+            await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                return working.result()
+            raise Stopped
+        finally:
+            stopping.cancel()
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
 
     async def step(self, step: int) -> StepReport:
         clock = Clock()
-        explored = await self.buffer.take(step)
+        explored = await self._unless_stopped(self.buffer.take(step))
         clock.lap("time/wait")
         if self.cfg.rollout.partial and not self.cfg.driver.capacity:
             await self.engines.pause()  # on policy nothing is sampled while the policy trains

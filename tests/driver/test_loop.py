@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from mel_ray.driver.loop import Watch
+from benchmarks.simulated_time import simulate
+from mel_ray.driver.loop import Stopped, Watch
 from mel_ray.driver.state import RunState
 from mel_ray.evaluation.evaluator import Evaluator
 from mel_ray.records.evaluation import Benchmark
@@ -239,3 +240,67 @@ async def test_a_batch_is_explored_by_the_very_weights_that_are_then_trained():
         await system.step(step)
     order = [what for what, _ in world.events if what in ("generated", "trained", "published")]
     assert order == ["generated", "trained", "published"] * 2
+
+
+class Watched:
+    """Notes what is saved, and after which step."""
+
+    def __init__(self, system):
+        self.system, self.saved = system, []
+
+    def report(self, report):
+        return None
+
+    async def evaluate(self, step):
+        self.system.world.note("evaluated", step)
+        await asyncio.sleep(self.system.world.delays.get("evaluation", 0))
+
+    async def save(self):
+        self.saved.append((self.system.loop.state.step, sum(one.explored is not None for one in asked_of(self.system))))
+
+
+def asked_of(system):
+    return system.loop.buffer.batches.asked
+
+
+def stopped_after(system, seconds):
+    async def main():
+        asyncio.get_running_loop().call_later(seconds, system.loop.stopping.set)
+        watch = Watched(system)
+        with pytest.raises(ExceptionGroup) as raised:
+            await system.loop.run(watch)
+        assert isinstance(raised.value.exceptions[0], Stopped)
+        return watch
+
+    return simulate(main())
+
+
+@pytest.mark.parametrize(("seconds", "step", "explored"), [(3.0, 0, 1), (15.0, 1, 1)])
+def test_a_run_that_is_to_stop_saves_what_it_has_explored_and_waits_for_nothing_else(seconds, step, explored):
+    """One of its two questions takes ten seconds."""
+    system = make(World({"a": "cw", "b": "wc"}, delays={"a": 10.0, "b": 1.0}), "run.steps=3", "eval.before=false")
+    watch = stopped_after(system, seconds)
+    assert watch.saved == [(step, explored)]
+    assert len(system.policy.updates) == step
+
+
+def test_a_run_that_is_to_stop_gives_up_an_evaluation():
+    system = make(World({"a": "cw"}, delays={"evaluation": 100.0}), "run.steps=3", "eval.before=true")
+    watch = stopped_after(system, 5.0)
+    assert watch.saved == [(0, 0)]
+    assert system.world.who("evaluated") == ["0"]
+    assert system.policy.updates == []
+
+
+def test_a_run_that_is_to_stop_while_it_trains_finishes_the_step():
+    system = make(World({"a": "cw"}), "run.steps=3", "eval.before=false")
+    train = system.policy.train
+
+    async def slowly(steps, settings):
+        await asyncio.sleep(10)
+        return await train(steps, settings)
+
+    system.policy.train = slowly
+    watch = stopped_after(system, 5.0)
+    assert watch.saved == [(1, 0)]
+    assert system.world.who("published")[-1] == "1"

@@ -202,6 +202,24 @@ def test_a_run_that_was_killed_goes_on_as_if_nothing_had_happened(tmp_path):
     assert tables(tmp_path / "whole" / "trajectories") == tables(folder / "trajectories")
 
 
+def test_a_run_that_was_told_to_stop_has_saved_and_goes_on_as_if_nothing_had_happened(tmp_path):
+    overrides = [f"run.dir={tmp_path}", "run.steps=3", "checkpoint.every=0", *NO_EVALUATION, *SMALL]
+    folder = tmp_path / "stopped"
+    with started("run.name=stopped", *overrides) as process:
+        wait_until(lambda: steps_of(folder) != [])
+        process.send_signal(signal.SIGUSR1)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    done = len(steps_of(folder))
+    assert f"mel_ray saved and stopped after step {done}; the same command" in errors
+    assert json.loads((folder / "summary.json").read_text())["status"] == "stopped"
+    assert (folder / "checkpoints" / "latest").read_text() == f"step-{done:06d}"
+    resumed = run("run.name=stopped", "run.resume=auto", *overrides)
+    assert resumed.returncode == 0, resumed.stderr
+    assert run("run.name=whole", *overrides).returncode == 0
+    assert list(differences(numbers(tmp_path / "whole"), numbers(folder))) == []
+
+
 def test_a_killed_run_that_explored_ahead_can_be_repeated_in_one_go(tmp_path):
     ahead = ["driver.capacity=1", "algorithm.importance_cap=2"]
     overrides = [f"run.dir={tmp_path}", "run.steps=4", "checkpoint.every=2", *ahead, *NO_EVALUATION, *SMALL]

@@ -25,6 +25,8 @@ FORMS = {
     "bfloat16, offloaded, to four": ((2, 4), (*GROUPS, "model.dtype=bfloat16", "cluster.policy.offload=true")),
 }
 
+SLOW = set(FORMS) - {"float32, slow weights, two optimizer states", "bfloat16"}
+
 
 @pytest.fixture(scope="module")
 def rows(ray_session):
@@ -57,7 +59,6 @@ class Ranks:
 
     async def begin(self):
         """Two updates, a checkpoint and a third: weights then, what it measured, weights after it."""
-        await self.policy.ready()
         await self.train()
         await self.train()
         await self.policy.save(self.folder / "checkpoint")
@@ -82,7 +83,7 @@ def assert_same_update(expected, found, tolerance, norm_tolerance):
 
 
 @pytest.mark.parametrize(
-    "form", [pytest.param(name, marks=[pytest.mark.slow] if "four" in name else []) for name in FORMS]
+    "form", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in FORMS]
 )
 def test_other_ranks_continue_where_these_ended(rows, form, tmp_path):
     counts, overrides = FORMS[form]
@@ -90,6 +91,7 @@ def test_other_ranks_continue_where_these_ended(rows, form, tmp_path):
     async def main():
         few, many = (Ranks(count, overrides, rows, tmp_path / str(count)) for count in counts)
         try:
+            await asyncio.gather(few.policy.ready(), many.policy.ready())
             begun = await few.begin(), await many.begin()
             return begun, (await many.go_on(few), await few.go_on(many))
         finally:
@@ -101,20 +103,3 @@ def test_other_ranks_continue_where_these_ended(rows, form, tmp_path):
     for expected, found in zip(begun, continued, strict=True):
         assert_same_update(expected, found, *tolerances)
     assert not list(tmp_path.rglob(".*"))  # the form between is gone
-
-
-def test_a_checkpoint_without_one_of_its_shards_is_refused(rows, tmp_path):
-    async def main():
-        two, one = (Ranks(count, (), rows, tmp_path / str(count)) for count in (2, 1))
-        try:
-            await asyncio.gather(two.policy.ready(), one.policy.ready())
-            await two.policy.save(tmp_path / "checkpoint")
-            for file in (tmp_path / "checkpoint" / "policy").glob("zero_pp_rank_1_*_model_states.pt"):
-                file.unlink()
-            await one.policy.load(tmp_path / "checkpoint")
-        finally:
-            two.policy.kill()
-            one.policy.kill()
-
-    with pytest.raises(RuntimeError, match=r"world size|shards"):
-        asyncio.run(main())

@@ -6,6 +6,7 @@ from mel_ray.cli.mel import main
 from mel_ray.config.load import compose_config, to_yaml
 from mel_ray.driver.state import RunState
 from mel_ray.records.problem import ConfigError
+from mel_ray.records.reports import STATE_FILE
 from mel_ray.run.folder import find_run_problems, open_run
 from mel_ray.run.resume import SHOWN, change_lines, find_changes
 
@@ -28,7 +29,7 @@ def asked(tmp_path, *overrides):
 
 @pytest.mark.parametrize(
     "words", [(), ("model=qwen3_8b_base", "cluster=2x8"), ("preset=trl_dapo",), (SOURCES,),
-              ("data.prompt='{{ question }} ${b}\n'", "reward.parts={correct: 1, format: 0.2}")],
+              ("data.prompt='{{ question }}\nNow: $'", "reward.parts={correct: 1, format: 0.2}")],
 )  # fmt: skip
 def test_the_same_request_changes_nothing(tmp_path, words):
     file = stored(tmp_path, *words)
@@ -109,7 +110,7 @@ def test_other_changes_are_allowed(tmp_path, override):
 
 def test_a_run_without_a_checkpoint_starts_again_under_any_configuration(tmp_path):
     file = stored(tmp_path)
-    (file.parent / "checkpoints" / "step-000005" / "state.json").unlink()
+    (file.parent / "checkpoints" / "step-000005" / STATE_FILE).unlink()
     assert find_run_problems(asked(tmp_path, "run.seed=1")) == []
     assert change_lines(file, asked(tmp_path, "run.seed=1")) == ["run.seed: 0 -> 1"]
 
@@ -134,7 +135,7 @@ def test_a_stored_configuration_that_cannot_be_read_is_a_problem(tmp_path, text)
 def test_the_check_lists_changes_and_refuses(tmp_path, capsys):
     stored(tmp_path)
     words = ["check", f"run.dir={tmp_path}", "run.name=mine", "run.resume=auto"]
-    assert main([*words, "mel.weight=0.5"]) == 0
-    assert "\nmel.weight: 1.0 -> 0.5\n" in capsys.readouterr().out
+    assert main([*words, "rollout.group_size=4"]) == 0
+    assert "\nrollout.group_size: 8 -> 4\n" in capsys.readouterr().out
     assert main([*words, "run.seed=1"]) == 2
     assert "run.seed=1: run mine had 0, and" in capsys.readouterr().err
