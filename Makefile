@@ -11,7 +11,7 @@ NONE_CHOSEN = 5# of pytest, where ARGS chooses tests of one kind alone
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-differential golden check lint types format unit cluster bench-setup bench-overlap bench-async bench-async-sim async-table bench-trl bench-sync bench-verifier bench-verifier-quality bench-policy gpu-smoke embedded-table clean
+.PHONY: help setup demo test test-slow test-faults test-differential golden check lint types format unit cluster bench-setup bench-overlap bench-async bench-async-sim async-table bench-trl bench-sync bench-verifier bench-verifier-quality bench-policy gpu-smoke embedded-table clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 24
@@ -33,10 +33,13 @@ demo: $(CPU_VENV)/.ready ## train the embedded default with meta-experience and 
 
 test: $(CPU_VENV)/.ready ## all tests that need no GPU (under 20 minutes on two cores)
 	@$(CPU_RUN) -m pytest -n auto tests/unit tests/driver tests/arch $(ARGS) || test $$? -eq $(NONE_CHOSEN)
-	@$(CPU_RUN) -m pytest -m "not gpu and not slow" tests/cluster tests/pools $(ARGS) || test $$? -eq $(NONE_CHOSEN)
+	@$(CPU_RUN) -m pytest -m "not gpu and not slow" tests/cluster tests/pools tests/faults $(ARGS) || test $$? -eq $(NONE_CHOSEN)
 
 test-slow: setup ## partitioned ranks in every combination, ranks that share a microbatch by four (a few minutes)
 	@$(RUN) -m pytest -m slow tests/pools $(ARGS)
+
+test-faults: setup ## every kind of process killed, and stopped, at every moment of a step (an hour on two cores)
+	@$(RUN) -m pytest -rP tests/faults $(ARGS)
 
 test-differential: ## our losses and estimators against TRL, verl and OpenRLHF, in .venv-peers
 	@PYTHON=$(PYTHON) bash launch/peers_setup.sh .venv-peers

@@ -11,7 +11,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
-from mel_ray.records.incident import BrokenActor, LostActor, PoolError
+from mel_ray.records.incident import BrokenActor, LostActor, OutOfMemory, PoolError
 from mel_ray.records.row import Ref
 
 TAIL_LINES = 12
@@ -38,7 +38,9 @@ def _explain(error: BaseException, who: str, what: str, seconds: float, log: Pat
             return cause  # another actor, which this one was asking
         text = str(cause).strip().splitlines() or [type(cause).__name__]
         sentence = f"{label}: {type(cause).__name__}: {text[0][:300]}.{where}"
-        return LostActor(sentence, log, who) if isinstance(cause, BrokenActor) else PoolError(sentence, log)
+        if isinstance(cause, BrokenActor):
+            return LostActor(sentence, log, who, isinstance(cause, OutOfMemory))
+        return PoolError(sentence, log)
     if isinstance(error, RayActorError):
         return LostActor(f"{label}: its process died.{where}{log_tail(log)}", log, who)
     return PoolError(f"{label}: {type(error).__name__}: {error}.{where}", log)

@@ -18,7 +18,7 @@ class Incidents:
         self._listeners.append(listener)
 
     def tell(self, kind: IncidentKind, who: str, text: str) -> None:
-        self._restarts += kind is IncidentKind.HEALED
+        self._restarts += kind in (IncidentKind.HEALED, IncidentKind.REWOUND)
         self._quarantined += kind is IncidentKind.QUARANTINED
         for listener in self._listeners:
             listener(Incident(kind, who, text))

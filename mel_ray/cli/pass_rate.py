@@ -103,7 +103,7 @@ async def _ask(
     config: Config, prepared: Prepared, missing: Sequence[Prompt], samples: int, file: PassRateFile,
     progress: "_Progress",
 ) -> None:  # fmt: skip
-    from mel_ray.driver.loop import FailureGuard
+    from mel_ray.driver.guards import FailureGuard
     from mel_ray.driver.wiring import SamplingPools, connected_to_ray
     from mel_ray.run.console import incident_line
 

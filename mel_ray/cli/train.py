@@ -8,27 +8,23 @@ from pathlib import Path
 from mel_ray.cli.app import (
     EXIT_CODES,
     INTERRUPTED,
-    STOP_SIGNALS,
     STOPPED,
     Ended,
     asks_for_help,
     failed,
     first_cause,
-    heed_signals,
 )
 from mel_ray.cli.check import check, checked_and_prepared, requested_config
 from mel_ray.config.driving_checks import find_correction_problems
 from mel_ray.config.load import to_yaml
 from mel_ray.config.schema import Config
-from mel_ray.data.prepare import Prepared
 from mel_ray.driver.batches import Waiting
 from mel_ray.driver.loop import Stopped
 from mel_ray.driver.state import RunState
 from mel_ray.mel.memory import StoredLessons
-from mel_ray.records.ports import Sink
 from mel_ray.records.problem import ConfigError, Problem, counted
 from mel_ray.run.atomic import write_atomically
-from mel_ray.run.folder import RunFolder, open_run
+from mel_ray.run.folder import open_run
 from mel_ray.run.resume import change_lines
 
 HELP = f"""\
@@ -102,64 +98,6 @@ def _damaged(checkpoint: Path, config: Config, error: Exception) -> Problem:
     return Problem("run.resume", config.run.resume, why, "remove it to continue from an older one")
 
 
-def make_sinks(config: Config, folder: RunFolder, done: int) -> list[Sink]:
-    from mel_ray.run.console import make_console
-    from mel_ray.run.metrics_file import MetricsFile
-    from mel_ray.run.ray_sink import RayMetricsSink
-
-    sinks: list[Sink] = [MetricsFile(folder), RayMetricsSink(str(config.run.name))]
-    if config.observe.wandb != "off":
-        from mel_ray.run.wandb_sink import WandbSink
-
-        settings = config.observe
-        dump = config.model_dump(mode="json")
-        sinks.append(WandbSink(folder.path, str(config.run.name), settings.wandb_project, settings.wandb, dump))
-    sinks.append(
-        make_console(config.observe.console, config.run.steps, done, config.driver.capacity, config.rollout.partial)
-    )
-    return sinks
-
-
-async def run_steps(
-    config: Config, prepared: Prepared, folder: RunFolder, checkpoint: Path | None, state: RunState, waiting: Waiting
-) -> None:
-    """Run until the steps are done; `state` tells at any time what has been done."""
-    from mel_ray.driver.batches import WaitingBatches
-    from mel_ray.driver.loop import Watch
-    from mel_ray.driver.wiring import Pools, connected_to_ray, make_loop
-    from mel_ray.evaluation.journal import RunJournals
-    from mel_ray.run.archive import RunArchive
-    from mel_ray.run.checkpoints import Checkpoints
-
-    with connected_to_ray(config):
-        heed_signals()
-        pools = Pools(config, prepared.model_folder, folder.logs)
-        await pools.ready(checkpoint)
-        sinks = make_sinks(config, folder, state.step)
-        for sink in sinks:
-            pools.incidents.listen(sink.incident)
-        status = "failed"
-        try:
-            is_repeatable = config.driver.publish == "drain" and not config.rollout.partial
-            archive = RunArchive(folder, pools.store, config.observe.trajectories, config.run.seed, is_repeatable)
-            ahead = waiting.put_into(pools.store)
-            loop = make_loop(config, pools, prepared.prompts.prompts, archive, state, ahead)
-            memory = loop.learner.memory
-            if checkpoint is not None:
-                await memory.load(checkpoint)
-            explored = WaitingBatches(loop.buffer.batches, loop.data, state, pools.store)
-            checkpoints = Checkpoints(folder.checkpoints, config.checkpoint.keep, [pools.policy, memory, explored])
-            journals = RunJournals(folder, pools.store)
-            for number in STOP_SIGNALS:
-                asyncio.get_running_loop().add_signal_handler(number, loop.stopping.set)
-            await loop.run(Watch(state, pools.evaluator, prepared.benchmarks, journals, checkpoints, sinks))
-            await pools.policy.export(folder.export)
-            status = "done"
-        finally:
-            for sink in sinks:
-                sink.close(status)
-
-
 def train(arguments: Sequence[str]) -> None:
     """Train as asked; the folder is complete however it ends.
 
@@ -193,9 +131,11 @@ def train(arguments: Sequence[str]) -> None:
         print(f"continuing after step {state.step} from {checkpoint.name}", flush=True)
     for line in (*changes, *([moved] if moved else [])):
         print(line, flush=True)
+    from mel_ray.cli.training_run import TrainingRun  # Ray: only now
+
     status, ended = "done", None
     try:
-        asyncio.run(run_steps(config, prepared, folder, checkpoint, state, waiting))
+        asyncio.run(TrainingRun(config, prepared, folder, state).run(checkpoint, waiting))
     except (KeyboardInterrupt, asyncio.CancelledError):
         status, ended = "interrupted", Ended(INTERRUPTED, f"mel_ray interrupted after step {state.step}")
     except BaseException as error:

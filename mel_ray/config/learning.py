@@ -103,6 +103,10 @@ class AlgorithmConfig(Section):
     """Decay rates of AdamW's two moments."""
     max_grad_norm: float = Field(1.0, gt=0.0)
     """Gradients with a larger global norm are scaled down to it."""
+    skip_grad_norm: float | None = Field(None, gt=0.0)
+    """An update whose gradient has a larger global norm is skipped; null skips only those that are not finite."""
+    max_skipped: int = Field(5, ge=1)
+    """Training steps in a row with a skipped update after which the run stops."""
 
 
 class MemoryConfig(Section):

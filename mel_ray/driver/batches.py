@@ -23,6 +23,7 @@ from mel_ray.records.trajectory import Prompt
 
 Explore = Callable[[Prompt, int], Awaitable[Explored]]
 FILE = "explored.npz"
+KEPT = 32  # batches in the object store since the last checkpoint, in case the policy is lost
 
 
 @dataclass(slots=True, eq=False)
@@ -54,6 +55,7 @@ class Batches:
         self._is_dynamic = config.algorithm.dynamic_sampling.enabled
         if config.rollout.partial:
             self._release_unfinished_batches()
+        self._taken: dict[int, list[Asked]] | None = {}  # by step, since the last checkpoint
         self._done = max((one.done for one in self.asked), default=-1)
         self._lock = asyncio.Lock()
         self._under_way: dict[Asked, asyncio.Task[None]] = {}  # of partial batches
@@ -78,10 +80,29 @@ class Batches:
         sampling threw away, whose attempts carry the fate FILTERED."""
         taken = set(batch)
         self.asked = [one for one in self.asked if one not in taken]
+        self._keep(batch)
         explored = [one.explored for one in batch if one.explored is not None]
         if not self._is_dynamic:
             return explored
         return [one for one in explored if is_mixed(one)] + [_filtered(one) for one in explored if not is_mixed(one)]
+
+    def _keep(self, batch: Sequence[Asked]) -> None:
+        if self._taken is not None and batch:
+            self._taken[batch[0].batch or 0] = list(batch)
+            if len(self._taken) > KEPT:
+                self._taken = None
+
+    def forget(self, step: int) -> None:
+        """A checkpoint has these steps now: what they were trained on is needed no more."""
+        self._taken = {of: batch for of, batch in (self._taken or {}).items() if of > step}
+
+    def since(self, step: int) -> list[Asked] | None:
+        """What was asked since the checkpoint of a step, to be trained on again and first; None where that is no
+        longer known."""
+        if self._taken is None:
+            return None
+        again = [one for of in sorted(self._taken) if of > step for one in self._taken[of]]
+        return again + self.asked
 
     async def close(self) -> None:
         for task in self._under_way.values():

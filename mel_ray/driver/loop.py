@@ -1,13 +1,13 @@
-"""The training loop: one verb a line; what it leaves behind; and the guard that stops it when the verifier fails."""
+"""The training loop: one verb a line; and what it leaves behind."""
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from mel_ray.config.schema import Config
 from mel_ray.driver.buffer import Buffer
+from mel_ray.driver.guards import FailureGuard, SkipGuard
 from mel_ray.driver.learner import Learner
 from mel_ray.driver.metrics import Clock, step_metrics
 from mel_ray.driver.order import AsItComes, Order
@@ -18,8 +18,7 @@ from mel_ray.records.evaluation import Benchmark
 from mel_ray.records.incident import Losses
 from mel_ray.records.ports import Data, Engines, Evaluation, Health, Journals, Publisher, Sink
 from mel_ray.records.reports import StepReport
-from mel_ray.records.row import Explored, attempts, count_fates
-from mel_ray.records.verdict import Verdict
+from mel_ray.records.row import count_fates
 
 T = TypeVar("T")
 
@@ -39,10 +38,12 @@ class Loop:
         self, cfg: Config, state: RunState, data: Data, buffer: Buffer, learner: Learner, publisher: Publisher,
         engines: Engines, order: Order | None = None, health: Health | None = None,
     ) -> None:  # fmt: skip
+        """`stopping`: set it to end the run after what is under way has been saved."""
         self.cfg, self.state, self.data, self.order = cfg, state, data, order or AsItComes()
         self.health, self.stopping = health, asyncio.Event()
         self.buffer, self.learner, self.publisher, self.engines = buffer, learner, publisher, engines
-        self.guard = FailureGuard(cfg.reward.max_failure_rate)
+        self.failures = FailureGuard(cfg.reward.max_failure_rate)
+        self.skips = SkipGuard(cfg.algorithm.max_skipped, health)
 
     async def run(self, watch: "Watch") -> None:
         """From the state's step to the last; the engines begin with the trainer's very weights."""
@@ -72,13 +73,17 @@ class Loop:
                     if _is_due(self.cfg.eval.every, step) and step < last:
                         await self._unless_stopped(watch.evaluate(step))
                     if _is_due(self.cfg.checkpoint.every, step) and step < last:
-                        await watch.save()
-            await watch.save()  # before anything else can fail
+                        await self._save(watch)
+            await self._save(watch)  # before anything else can fail
             if self.cfg.eval.after:
                 await self._unless_stopped(watch.evaluate(last))
         except Stopped:
-            await watch.save()
+            await self._save(watch)
             raise
+
+    async def _save(self, watch: "Watch") -> None:
+        await watch.save()
+        self.buffer.batches.forget(self.state.step)
 
     async def _unless_stopped(self, work: Awaitable[T]) -> T:
         """What the work gives, which is given up where the run is to stop.
@@ -103,7 +108,7 @@ class Loop:
         clock.lap("time/wait")
         if self.cfg.rollout.partial and not self.cfg.driver.capacity:
             await self.engines.pause()  # on policy nothing is sampled while the policy trains
-        self.guard.watch(explored)
+        self.failures.watch(explored)
         engine_measures = await self.engines.measures()
         if self.cfg.cluster.colocated:
             await self.engines.sleep()
@@ -112,6 +117,7 @@ class Loop:
             clock.lap("time/train")
             version = self.state.version + learned.update.moved
             try:
+                self.skips.watch(step, learned.update)
                 self.order.learned(step, version)
                 if learned.update.moved or self.cfg.cluster.colocated:
                     await self.publish(version)
@@ -176,34 +182,3 @@ class Watch:
 
 def _is_due(every: int, step: int) -> bool:
     return every > 0 and step % every == 0
-
-
-WINDOW = 1000
-ENOUGH = 64
-
-
-class VerifierFailure(RuntimeError):
-    """Too many judgements ended as timeout or error; the message is a sentence with three examples."""
-
-
-class FailureGuard:
-    """Watches the share of `timeout` and `error` among the last judgements (at most 1000, at least 64)."""
-
-    def __init__(self, max_failure_rate: float) -> None:
-        self._limit = max_failure_rate
-        self._recent: deque[Verdict] = deque(maxlen=WINDOW)
-
-    def watch(self, explored: Sequence[Explored]) -> None:
-        """
-        Raises:
-            VerifierFailure: the share of failed judgements is above the limit.
-        """
-        self._recent.extend(row.verdict for one in explored for row in attempts(one) if row.verdict)
-        failed = [verdict for verdict in self._recent if verdict.has_failed]
-        if len(self._recent) < ENOUGH or len(failed) <= self._limit * len(self._recent):
-            return
-        examples = "; ".join(f"{v.outcome} ({v.reason}) on {(v.extracted or '')[-80:]!r}" for v in failed[-3:])
-        raise VerifierFailure(
-            f"the verifier failed on {len(failed)} of the last {len(self._recent)} answers, more than "
-            f"reward.max_failure_rate={self._limit:g}: {examples}"
-        )

@@ -1,7 +1,7 @@
 """What a run must remember to continue: steps done, data position, weight version, ledger."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from mel_ray.records.ledger import Ledger
@@ -24,6 +24,11 @@ class RunState:
 
     def finish_step(self, step: int, position: int, version: int, ledger: Ledger) -> None:
         self.step, self.position, self.version, self.ledger = step, position, version, self.ledger + ledger
+
+    def restore(self, other: "RunState") -> None:
+        """Be what the other is."""
+        for one in fields(self):
+            setattr(self, one.name, getattr(other, one.name))
 
     def write(self, folder: Path) -> None:
         numbers = {name: getattr(self, name) for name in ("step", "position", "version", "waiting")}

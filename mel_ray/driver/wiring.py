@@ -95,10 +95,12 @@ class Startable(Protocol):
 class SamplingPools:
     """Engines and verifiers alone: what an evaluation needs."""
 
-    def __init__(self, config: Config, model_folder: Path, logs: Path | None) -> None:
+    def __init__(
+        self, config: Config, model_folder: Path, logs: Path | None, incidents: Incidents | None = None
+    ) -> None:
         self.config, self._model_folder, self._logs = config, model_folder, logs
         self.plan, self.store, cluster = make_plan(config), RayStore(), config.cluster
-        self.incidents, self._placement = Incidents(), Placement(self._placed_plan())
+        self.incidents, self._placement = incidents or Incidents(), Placement(self._placed_plan())
         self._rollout_engines = self._engine_pool("rollout")
         self.rollout = RolloutPool(self._rollout_engines, cluster.deadlines.generate)
         self.rewards = VerifierPool(
@@ -147,8 +149,10 @@ class SamplingPools:
 class Pools(SamplingPools):
     """The four pools; `ready` starts them together and publishes nothing yet."""
 
-    def __init__(self, config: Config, model_folder: Path, logs: Path | None) -> None:
-        super().__init__(config, model_folder, logs)
+    def __init__(
+        self, config: Config, model_folder: Path, logs: Path | None, incidents: Incidents | None = None
+    ) -> None:
+        super().__init__(config, model_folder, logs, incidents)
         self._engine_pools = [self._rollout_engines]
         if "experience-engine" in self.plan:
             self._engine_pools.append(self._engine_pool("experience-engine"))

@@ -7,14 +7,15 @@ all of them.
 import asyncio
 import shutil
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 import ray
 
-from mel_ray.actors.handles import Handle
+from mel_ray.actors.handles import SIGN_OF_LIFE, WATCH, WATCHED, Handle
 from mel_ray.actors.placement import Placement, options_of
 from mel_ray.actors.process import CPU_POLICY_ENV, GPU_POLICY_ENV, redirect_output, runtime_env
 from mel_ray.config.cluster import DeadlineConfig
@@ -23,13 +24,27 @@ from mel_ray.data.model_folder import on_this_node
 from mel_ray.policy.policy_settings import PolicySettings, Rendezvous
 from mel_ray.policy.sequences import train_sequence
 from mel_ray.policy.statistics import StepMeasures, merge_ranks, update_metrics
-from mel_ray.records.incident import PoolError
+from mel_ray.records.incident import LostActor, OutOfMemory, PoolError
 from mel_ray.records.reports import DeviceFacts, UpdateReport
 from mel_ray.records.row import Row
 from mel_ray.records.step import OptimizerStep, Shards, TrainSequence, TrainSettings
 from mel_ray.records.trajectory import Floats
 
 Shard = Sequence[Sequence[Row]]  # one rank's microbatches
+
+
+@contextmanager
+def _memory_told() -> Iterator[None]:
+    """
+    Raises:
+        OutOfMemory: torch could not get the memory it needed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+            raise OutOfMemory(str(error)) from error
+        raise
 
 
 class PolicyActor:
@@ -59,10 +74,16 @@ class PolicyActor:
 
     def train(self, steps: Sequence[OptimizerStep], settings: TrainSettings) -> list[StepMeasures]:
         """All optimizer steps of a batch; each holds this rank's shard alone."""
-        return self._policy.update([(step, self._resolve(step.shards[0])) for step in steps], settings)
+        with _memory_told():
+            return self._policy.update([(step, self._resolve(step.shards[0])) for step in steps], settings)
 
     def score(self, shard: Shard, of_reference: bool) -> list[list[Floats]]:
-        return self._policy.score(self._resolve(shard), of_reference)
+        with _memory_told():
+            return self._policy.score(self._resolve(shard), of_reference)
+
+    @ray.method(concurrency_group=WATCH)
+    def ping(self) -> None:
+        return None
 
     def _resolve(self, shard: Shard) -> list[list[TrainSequence]]:
         rows = [row for microbatch in shard for row in microbatch]
@@ -114,6 +135,8 @@ class PolicyActor:
 
 EXPORT_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.25}  # nats, largest difference of a token's logprob
 CONVERSION = 4  # times as long as saving: everything is read and written twice
+WATCHES = 3  # times within the seconds after which a silent rank counts as hung
+GRACE = 10.0  # seconds in which a rank answers, unless it is the cause of another one's failure
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -135,10 +158,11 @@ class PolicyPool:
         def start(rank: int) -> Handle[PolicyActor]:
             log = logs / f"{plan.name}-{rank}.log" if logs else None
             options = options_of(plan, rank, placement)
-            started = ray.remote(PolicyActor).options(runtime_env=environment, **options).remote(settings, log)
+            started = WATCHED(PolicyActor).options(runtime_env=environment, **options).remote(settings, log)
             return Handle(f"{plan.name} rank {rank}", started, log)
 
         self.handles = [start(rank) for rank in range(plan.actors)]
+        self._files = asyncio.Lock()  # while they are read or written, a rank may give no sign of life
 
     async def ready(self) -> None:
         """Join the ranks and load the model on all of them."""
@@ -157,6 +181,32 @@ class PolicyPool:
         """The same call on every rank."""
         return await asyncio.gather(*(handle.ask(method, seconds, "", *arguments, **named) for handle in self.handles))
 
+    # -- signs of life
+
+    async def watched(self, seconds: float) -> NoReturn:
+        """Never ends while every rank gives a sign of life within as many seconds.
+
+        Raises:
+            LostActor: one does not.
+        """
+        while True:
+            async with self._files:
+                await self._pinged(seconds)
+            await asyncio.sleep(seconds / WATCHES)
+
+    async def _pinged(self, seconds: float) -> None:
+        await asyncio.gather(*(handle.ask(PolicyActor.ping, seconds, SIGN_OF_LIFE) for handle in self.handles))
+
+    async def loss_behind(self, error: PoolError) -> LostActor | None:
+        """The lost rank that explains a failure: those that worked with it may be heard of first."""
+        if isinstance(error, LostActor) and any(handle.name == error.who for handle in self.handles):
+            return error
+        try:
+            await self._pinged(GRACE)
+        except LostActor as lost:
+            return lost
+        return None
+
     # -- training
 
     async def train(self, steps: Sequence[OptimizerStep], settings: TrainSettings) -> UpdateReport:
@@ -174,7 +224,10 @@ class PolicyPool:
         per_rank = per_rank[:: self._sharers]  # those who share a microbatch measure the same
         count = len(steps) * settings.epochs
         merged = [merge_ranks([measured[k] for measured in per_rank]) for k in range(count)]
-        return UpdateReport(update_metrics(merged, count), count, moved=True)
+        skipped = sum(1 for step in merged if step.is_skipped)
+        return UpdateReport(
+            update_metrics(merged, count), count, skipped < count or settings.slow_rate is not None, skipped
+        )
 
     async def score(self, shards: Shards, of_reference: bool = False) -> list[list[list[Floats]]]:
         """Logprobs without gradient: [shard][microbatch][row], arrays [trained tokens]."""
@@ -207,7 +260,8 @@ class PolicyPool:
     # -- durability
 
     async def save(self, folder: Path) -> None:
-        await self._on_all(PolicyActor.save, self._deadlines.checkpoint, folder)
+        async with self._files:
+            await self._on_all(PolicyActor.save, self._deadlines.checkpoint, folder)
 
     async def load(self, folder: Path) -> None:
         """Restore a checkpoint. One of another number of ranks is first written in a form that fits any, beside it."""
@@ -230,8 +284,9 @@ class PolicyPool:
         Raises:
             PoolError: the reloaded model differs.
         """
-        await self._on_all(PolicyActor.export, self._deadlines.checkpoint, folder)
-        difference = max(await self._on_all(PolicyActor.verify_export, self._deadlines.checkpoint, folder))
+        async with self._files:
+            await self._on_all(PolicyActor.export, self._deadlines.checkpoint, folder)
+            difference = max(await self._on_all(PolicyActor.verify_export, self._deadlines.checkpoint, folder))
         if not difference <= EXPORT_TOLERANCE[self._settings.dtype]:
             raise PoolError(f"the exported model in {folder} differs from the trained one by {difference:.3g} nats")
 

@@ -33,6 +33,7 @@ class PolicySettings:
     weight_decay: float
     betas: tuple[float, float]
     max_grad_norm: float
+    skip_grad_norm: float | None = None
     has_reference: bool = False  # keep the initial policy for KL terms
     has_slow_weights: bool = False  # keep a second copy of the weights for Reptile interpolation
     is_packed: bool = False  # sequences of a microbatch lie end to end instead of in rows
@@ -58,6 +59,7 @@ class PolicySettings:
             weight_decay=algorithm.weight_decay,
             betas=algorithm.betas,
             max_grad_norm=algorithm.max_grad_norm,
+            skip_grad_norm=algorithm.skip_grad_norm,
             has_reference=ALGORITHMS[algorithm.advantage].needs_reference(algorithm),
             has_slow_weights=config.mel.enabled and config.mel.reptile.every > 0,
             is_packed=pool.packing == "packed",

@@ -1,5 +1,6 @@
 """What a rank measures in an optimizer step, and the metrics computed from all ranks' measurements."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -69,6 +70,11 @@ class StepMeasures:
     def __getitem__(self, name: str) -> float:
         return self.measures[name].value
 
+    @property
+    def is_skipped(self) -> bool:
+        """Its gradient was not applied."""
+        return "skipped" in self.measures
+
     def ratio(self, numerator: str, denominator: str) -> float:
         return self[numerator] / self[denominator] if self[denominator] else 0.0
 
@@ -134,6 +140,11 @@ def _step_metrics(step: StepMeasures) -> dict[str, float]:
     return metrics | {metric: step[name] for name, metric in NORMS.items() if name in step.measures}
 
 
+def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    """A skipped step may have others, which would say nothing about the batch."""
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
 def update_metrics(steps: Sequence[StepMeasures], optimizer_steps: int) -> dict[str, float]:
     """Metrics of a batch's update, each averaged over the optimizer steps that have it; tokens are summed.
 
@@ -141,11 +152,12 @@ def update_metrics(steps: Sequence[StepMeasures], optimizer_steps: int) -> dict[
     """
     if not steps:
         return {"batch/optimizer_steps": 0.0}
-    each = [_step_metrics(step) for step in steps]
+    each = [_finite(_step_metrics(step)) for step in steps]
     names = dict.fromkeys(name for one in each for name in one)
     means = {name: [one[name] for one in each if name in one] for name in names}
     return {name: sum(values) / len(values) for name, values in means.items()} | {
         "batch/optimizer_steps": float(optimizer_steps),
+        "policy/skipped_updates": float(sum(step.is_skipped for step in steps)),
         "batch/signal_tokens": sum(step["policy_tokens"] + step["lesson_tokens"] for step in steps),
         "tokens/trained": sum(step["tokens"] for step in steps),
     }

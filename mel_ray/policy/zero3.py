@@ -18,6 +18,7 @@ from mel_ray.policy.adapters import Adapters
 from mel_ray.policy.hooks.balanced import Balanced
 from mel_ray.policy.hooks.gradient_split import GradientSplit
 from mel_ray.policy.hooks.hook import Hook
+from mel_ray.policy.hooks.outliers import Outliers
 from mel_ray.policy.hooks.reptile import Reptile
 from mel_ray.policy.hooks.separate import Separate
 from mel_ray.policy.loading import deepspeed_config, join, load_causal_lm
@@ -72,6 +73,7 @@ class Zero3Policy:
         needs_copy = settings.has_reference and self._adapters is None
         self._reference = self._load_reference(attention) if needs_copy else None
         self._lasting_hooks: list[Hook] = [Separate(self)]
+        self._last_hook = Outliers(settings.skip_grad_norm)
         if settings.has_slow_weights:
             self._lasting_hooks.append(Reptile(self))
 
@@ -113,7 +115,7 @@ class Zero3Policy:
         """All optimizer steps of a batch, each with this rank's microbatches, `settings.epochs` times over."""
         if settings.slow_rate is not None and not self._settings.has_slow_weights:
             raise RuntimeError("this policy keeps no slow weights")
-        hooks = [GradientSplit(), Balanced(), *self._lasting_hooks]
+        hooks = [GradientSplit(), Balanced(), *self._lasting_hooks, self._last_hook]
         result: list[StepMeasures] = []
         for _ in range(settings.epochs):
             for step, microbatches in steps:
@@ -133,10 +135,8 @@ class Zero3Policy:
     ) -> StepMeasures:
         """One optimizer step on the global sum of all ranks' microbatches (MEL Eq. 10).
 
-        Among the measures is the global gradient norm before clipping.
-
-        Raises:
-            FloatingPointError: the loss is not finite.
+        Among the measures is the global gradient norm before clipping. DeepSpeed skips the step where that is not
+        finite; then "skipped" is among them instead.
         """
         for group in self._engine.optimizer.param_groups:
             group["lr"] = settings.lr * step.lr_factor
@@ -151,8 +151,6 @@ class Zero3Policy:
             has_entropy = bool(loss.entropy_coefficient)
             logprobs, entropy = self._engine(tokens.ids, tokens.predicts, tokens.positions, has_entropy)
             value, parts = joint_loss(logprobs, entropy, tokens, loss)
-            if not torch.isfinite(value):
-                raise FloatingPointError(f"the loss of microbatch {k} is {value.item()}")
             recorder.add(tokens, logprobs.detach(), entropy.detach(), parts, microbatch)
             # DeepSpeed averages gradients over ranks; the weights are already global, so undo that.
             self._engine.backward(value * self._world)
@@ -165,6 +163,9 @@ class Zero3Policy:
             for hook in hooks:
                 states.enter_context(hook.optimizer_state(step))
             self._engine.step()
+        if self.zero.overflow:
+            recorder.measures["skipped"] = Same(1.0)
+            return recorder.result()
         norm = "experience_norm" if step.optimizer == "experience" else "grad_norm"
         recorder.measures[norm] = Same(float(self._engine.get_global_grad_norm() or 0.0))
         return recorder.result()
@@ -190,6 +191,13 @@ class Zero3Policy:
     def gradients(self) -> list[Tensor]:
         """Copies of this rank's part of the gradients accumulated so far, one per parameter."""
         return [safe_get_local_grad(parameter).clone() for parameter in self._trained_parameters()]
+
+    def gradient_norm(self) -> float:
+        """Of all ranks' gradients accumulated so far (collective)."""
+        squares = [safe_get_local_grad(parameter).double().square().sum() for parameter in self._trained_parameters()]
+        total = torch.stack(squares).sum()
+        torch.distributed.all_reduce(total)
+        return float(total.sqrt())
 
     def set_gradients(self, gradients: Sequence[Tensor]) -> None:
         for parameter, gradient in zip(self._trained_parameters(), gradients, strict=True):

@@ -43,15 +43,20 @@ class PoolError(RuntimeError):
 
 
 class LostActor(PoolError):
-    """An actor can do no more work: its process died, gives no answer, or says so itself. `who` is its name."""
+    """An actor can do no more work: its process died, gives no answer, or says so itself. `who` is its name,
+    `is_full`: the memory of its device did not suffice."""
 
-    def __init__(self, message: str, log: Path | None = None, who: str = "") -> None:
-        self.who = who
+    def __init__(self, message: str, log: Path | None = None, who: str = "", is_full: bool = False) -> None:
+        self.who, self.is_full = who, is_full
         super().__init__(message, log)
 
 
 class BrokenActor(RuntimeError):
     """Raised inside an actor that can do no more work, so that it is replaced."""
+
+
+class OutOfMemory(BrokenActor):
+    """The memory of the actor's device does not suffice for what it was asked."""
 
 
 class Poison(RuntimeError):

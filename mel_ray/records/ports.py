@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from mel_ray.records.evaluation import Answered, Benchmark
-from mel_ray.records.incident import Incident, Losses
+from mel_ray.records.incident import Incident, IncidentKind, Losses
 from mel_ray.records.reports import DeviceFacts, EvalReport, StepReport, UpdateReport
 from mel_ray.records.row import Ref, Row
 from mel_ray.records.step import OptimizerStep, Shards, TrainSettings
@@ -218,7 +218,9 @@ class Saver(Protocol):
 
 
 class Health(Protocol):
-    """What the pools lost and replaced."""
+    """What the pools lost and replaced, and what else went wrong."""
+
+    def tell(self, kind: IncidentKind, who: str, text: str) -> None: ...
 
     def take(self) -> Losses:
         """Since the last call."""

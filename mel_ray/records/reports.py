@@ -10,11 +10,13 @@ STATE_FILE = "driver.json"  # the driver's state; a checkpoint that has it is co
 
 @dataclass(frozen=True, slots=True)
 class UpdateReport:
-    """Of the optimizer steps of one batch: metric name -> value, their number, and whether the weights have `moved`."""
+    """Of the optimizer steps of one batch: metric name -> value, their number, whether the weights have `moved`, and
+    how many were `skipped` because of their gradient."""
 
     metrics: Mapping[str, float]
     optimizer_steps: int
     moved: bool = False
+    skipped: int = 0
 
 
 @dataclass(frozen=True, slots=True)

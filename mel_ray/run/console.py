@@ -59,7 +59,7 @@ LONGEST_INCIDENT = 400  # characters
 
 def incident_line(incident: Incident) -> str:
     """The first line of its text; incidents.jsonl has all of it."""
-    text = incident.text.partition("\n")[0]
+    text = incident.text.partition("\n")[0].removeprefix(f"{incident.who}, ")
     return f"{incident.kind}: {incident.who}: {text[:LONGEST_INCIDENT]}{' ...' * (len(text) > LONGEST_INCIDENT)}"
 
 

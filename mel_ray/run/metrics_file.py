@@ -19,11 +19,10 @@ class MetricsFile:
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
-        self._file = folder.metrics.open("a", encoding="utf-8")
 
     def _append(self, row: dict[str, Any]) -> None:
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        with self._folder.metrics.open("a", encoding="utf-8") as file:  # a rewind replaces the file
+            file.write(json.dumps(row) + "\n")
 
     def step(self, report: StepReport) -> None:
         self._append({"step": report.step, **_rounded(report.metrics), "ledger": report.ledger.as_dict()})
@@ -47,7 +46,7 @@ class MetricsFile:
             file.write(json.dumps(line | {"text": incident.text}) + "\n")
 
     def close(self, status: str) -> None:
-        self._file.close()
+        return None
 
 
 def _rounded(values: Any) -> dict[str, float]:

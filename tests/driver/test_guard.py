@@ -1,8 +1,8 @@
-"""The guard in driver/loop.py: a run stops when the verifier fails too often, and only then."""
+"""The guard in driver/guards.py: a run stops when the verifier fails too often, and only then."""
 
 import pytest
 
-from mel_ray.driver.loop import ENOUGH, WINDOW, FailureGuard, VerifierFailure
+from mel_ray.driver.guards import ENOUGH, WINDOW, FailureGuard, VerifierFailure
 from tests.unit.builders import exploration, proven
 
 

@@ -164,22 +164,6 @@ def test_ctrl_c_leaves_a_complete_folder_and_no_process(tmp_path):
     wait_until(lambda: processes_using(folder) == [], seconds=10)
 
 
-def test_a_killed_pool_stops_the_run_with_a_sentence(tmp_path):
-    folder = tmp_path / "killed"
-    with started(f"run.dir={tmp_path}", "run.name=killed", "run.steps=500", "eval.before=false", *SMALL) as process:
-        wait_until(lambda: steps_of(folder) != [])
-        victims = processes_using(folder / "logs" / "policy-0.log")
-        assert victims
-        for victim in victims:
-            os.kill(victim, signal.SIGKILL)
-        _, errors = process.communicate(timeout=90)
-    assert process.returncode == 1
-    assert "policy rank 0" in errors
-    assert "its process died" in errors
-    assert "Traceback" not in errors
-    assert json.loads((folder / "summary.json").read_text())["status"] == "failed"
-
-
 def test_a_run_that_was_killed_goes_on_as_if_nothing_had_happened(tmp_path):
     overrides = [f"run.dir={tmp_path}", "run.steps=4", "checkpoint.every=2", *STATEFUL, *NO_EVALUATION, *SMALL]
     assert run("run.name=whole", *overrides).returncode == 0

@@ -35,6 +35,10 @@ class Rank(Protocol):
 
     def set_gradients(self, gradients: Sequence[Tensor]) -> None: ...
 
+    def gradient_norm(self) -> float:
+        """Of all ranks' gradients accumulated so far (collective)."""
+        ...
+
 
 class Hook:
     """Does nothing."""

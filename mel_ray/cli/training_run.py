@@ -1,0 +1,188 @@
+"""A run from its pools to its export.
+
+Waits for nobody but the training loop. Engines, verifiers and experience actors are replaced while it goes on. Where
+the policy is lost, all pools start again from the last checkpoint, and what was explored since is trained on again.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from mel_ray.actors.incidents import Incidents
+from mel_ray.cli.app import STOP_SIGNALS, first_cause, heed_signals
+from mel_ray.config.schema import Config
+from mel_ray.data.prepare import Prepared
+from mel_ray.driver.batches import Asked, Waiting, WaitingBatches
+from mel_ray.driver.loop import Loop, Watch
+from mel_ray.driver.state import RunState
+from mel_ray.evaluation.journal import RunJournals
+from mel_ray.records.incident import IncidentKind, LostActor, PoolError
+from mel_ray.records.ports import Sink
+from mel_ray.records.problem import counted
+from mel_ray.run.archive import RunArchive
+from mel_ray.run.checkpoints import Checkpoints, latest_checkpoint
+from mel_ray.run.console import make_console
+from mel_ray.run.folder import RunFolder
+from mel_ray.run.metrics_file import MetricsFile
+
+if TYPE_CHECKING:
+    from mel_ray.driver.wiring import Pools
+
+ATTEMPTS = 3  # to get beyond a step
+
+
+def make_sinks(config: Config, folder: RunFolder, done: int) -> list[Sink]:
+    from mel_ray.run.ray_sink import RayMetricsSink
+
+    sinks: list[Sink] = [MetricsFile(folder), RayMetricsSink(str(config.run.name))]
+    if config.observe.wandb != "off":
+        from mel_ray.run.wandb_sink import WandbSink
+
+        settings = config.observe
+        dump = config.model_dump(mode="json")
+        sinks.append(WandbSink(folder.path, str(config.run.name), settings.wandb_project, settings.wandb, dump))
+    sinks.append(
+        make_console(config.observe.console, config.run.steps, done, config.driver.capacity, config.rollout.partial)
+    )
+    return sinks
+
+
+class TrainingRun:
+    """`state` tells at any time what has been done."""
+
+    def __init__(self, config: Config, prepared: Prepared, folder: RunFolder, state: RunState) -> None:
+        self._config, self._prepared, self._folder, self._state = config, prepared, folder, state
+        self._incidents, self._stopping = Incidents(), asyncio.Event()
+        self._sinks: list[Sink] = []
+        self._loop: Loop | None = None
+        self._reached, self._attempts, self._has_halved = state.step, 0, False
+
+    async def run(self, checkpoint: Path | None, waiting: Waiting) -> None:
+        """Until the steps are done, from a checkpoint on, with what had been explored ahead by then.
+
+        Raises:
+            Stopped: it was asked to stop, and has saved.
+            PoolError: a pool could not do its work, nor be started again.
+        """
+        from mel_ray.driver.wiring import connected_to_ray
+
+        status = "failed"
+        with connected_to_ray(self._config):
+            heed_signals()
+            try:
+                pools = self._pools()
+                ahead: Sequence[Asked] = waiting.put_into(pools.store)
+                while True:
+                    try:
+                        await self._go(pools, checkpoint, ahead)
+                        break
+                    except Exception as error:
+                        lost = await self._loss_behind(error, pools)
+                        if lost is None or self._loop is None:
+                            raise
+                        pools.kill()
+                        checkpoint, ahead = self._rewound(lost, pools, self._loop)
+                        pools = self._pools()
+                status = "done"
+            finally:
+                for sink in self._sinks:
+                    sink.close(status)
+
+    def _pools(self) -> "Pools":
+        from mel_ray.driver.wiring import Pools
+
+        return Pools(self._config, self._prepared.model_folder, self._folder.logs, self._incidents)
+
+    async def _go(self, pools: "Pools", checkpoint: Path | None, ahead: Sequence[Asked]) -> None:
+        """One attempt: from the checkpoint to the export."""
+        from mel_ray.driver.wiring import make_loop
+
+        config, folder, state = self._config, self._folder, self._state
+        await pools.ready(checkpoint)
+        if not self._sinks:
+            self._begin_reporting()
+        is_repeatable = config.driver.publish == "drain" and not config.rollout.partial
+        archive = RunArchive(folder, pools.store, config.observe.trajectories, config.run.seed, is_repeatable)
+        loop = make_loop(config, pools, self._prepared.prompts.prompts, archive, state, ahead)
+        loop.stopping, self._loop = self._stopping, loop
+        memory = loop.learner.memory
+        if checkpoint is not None:
+            await memory.load(checkpoint)
+        explored = WaitingBatches(loop.buffer.batches, loop.data, state, pools.store)
+        checkpoints = Checkpoints(folder.checkpoints, config.checkpoint.keep, [pools.policy, memory, explored])
+        journals = RunJournals(folder, pools.store)
+        watch = Watch(state, pools.evaluator, self._prepared.benchmarks, journals, checkpoints, self._sinks)
+        await unless_lost(loop.run(watch), pools.policy.watched(config.cluster.deadlines.hang))
+        await pools.policy.export(folder.export)
+
+    def _begin_reporting(self) -> None:
+        self._sinks = make_sinks(self._config, self._folder, self._state.step)
+        for sink in self._sinks:
+            self._incidents.listen(sink.incident)
+        for number in STOP_SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, self._stopping.set)
+
+    # -- when the policy is lost
+
+    async def _loss_behind(self, error: Exception, pools: "Pools") -> LostActor | None:
+        """The lost rank that explains a failure of the loop, if another attempt is worth it."""
+        cause = first_cause(error)
+        if self._loop is None or not isinstance(cause, PoolError):
+            return None
+        if self._state.step > self._reached:
+            self._reached, self._attempts = self._state.step, 0
+        self._attempts += 1
+        lost = await pools.policy.loss_behind(cause)
+        if lost is None or self._attempts > ATTEMPTS or (lost.is_full and self._has_halved):
+            return None
+        return lost
+
+    def _rewound(self, lost: LostActor, pools: "Pools", loop: Loop) -> tuple[Path | None, Sequence[Asked]]:
+        """The last checkpoint, and the questions to begin with: all that were asked since."""
+        sentence, *log = str(lost).splitlines()
+        self._incidents.tell(IncidentKind.LOST, lost.who, "\n".join([f"{sentence} All pools start again.", *log]))
+        if lost.is_full:
+            self._halve_token_budget()
+        checkpoint, done = latest_checkpoint(self._folder.checkpoints), self._state.step
+        state = RunState.read(checkpoint) if checkpoint else RunState()
+        since = loop.buffer.batches.since(state.step)
+        if since is None:
+            since = Waiting.read(checkpoint, state.waiting).put_into(pools.store) if checkpoint else []
+        else:
+            state.position = loop.data.position
+        self._state.restore(state)
+        moved = self._folder.rewind(state.step if checkpoint else -1)
+        where = f"the checkpoint of step {state.step}" if checkpoint else "the beginning"
+        explored = sum(one.explored is not None for one in since)
+        parts = [f"It goes on from {where}"]
+        if done > state.step:
+            parts.append(f"{counted(done - state.step, 'step')} done since then will be trained again")
+        if explored:
+            parts.append(f"{counted(explored, 'question')} explored already will not be sampled again")
+        if moved:
+            parts.append(str(moved))
+        self._incidents.tell(IncidentKind.REWOUND, "policy", f"{'; '.join(parts)}.")
+        return checkpoint, since
+
+    def _halve_token_budget(self) -> None:
+        """Nothing else changes: a batch's update does not depend on how it is cut into microbatches."""
+        cluster = self._config.cluster
+        budget = max(1, cluster.policy.token_budget // 2)
+        policy = cluster.policy.model_copy(update={"token_budget": budget})
+        self._config = self._config.model_copy(update={"cluster": cluster.model_copy(update={"policy": policy})})
+        self._has_halved = True
+        text = f"Its memory did not suffice. cluster.policy.token_budget is {budget} from now on."
+        self._incidents.tell(IncidentKind.WAITING, "policy", text)
+
+
+async def unless_lost(work: Awaitable[None], watching: Awaitable[NoReturn]) -> None:
+    """Do the work, for as long as the watching raises nothing."""
+    tasks = [asyncio.ensure_future(work), asyncio.ensure_future(watching)]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        await next(task for task in tasks if task.done())
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

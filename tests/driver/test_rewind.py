@@ -1,0 +1,33 @@
+"""What a loop keeps since its last checkpoint, so that it can go on from there when the policy is lost."""
+
+from mel_ray.driver.batches import KEPT, Batches
+from tests.driver.fakes import World, make
+
+
+async def test_what_was_trained_on_since_a_checkpoint_can_be_trained_on_again():
+    world = World(dict.fromkeys("abcdef", "cw"))
+    system = make(world, "rollout.prompts_per_step=2", "driver.capacity=1")
+    batches, data = system.loop.buffer.batches, system.loop.data
+    first = [await system.explored(1), await system.explored(2)]
+    batches.forget(1)
+    third = await system.explored(3)
+    again = batches.since(1)
+    assert [(one.step, one.batch) for one in again if one.explored is not None][:4] == [(2, 2), (2, 2), (3, 3), (3, 3)]
+    await system.loop.buffer.close()
+    generated = len(world.who("generated"))
+    after = Batches(system.explorer.explore, data, system.cfg, again)
+    for step, expected in ((2, first[1]), (3, third)):
+        assert after.hand_over(await after.batch(step)) == expected
+    assert len(world.who("generated")) == generated
+
+
+async def test_batches_of_long_ago_are_not_kept():
+    system = make(World(dict.fromkeys("ab", "cw")), "run.steps=100")
+    batches = system.loop.buffer.batches
+    for step in range(1, KEPT + 1):
+        await system.explored(step)
+    assert len(batches.since(0)) == 2 * KEPT
+    await system.explored(KEPT + 1)
+    assert batches.since(0) is None
+    batches.forget(KEPT + 1)
+    assert batches.since(KEPT + 1) == []
