@@ -14,6 +14,7 @@ from mel_ray.driver.loop import Loop
 from mel_ray.driver.state import RunState
 from mel_ray.driver.wiring import Pools, connected_to_ray, make_loop
 from mel_ray.records.evaluation import Answered
+from mel_ray.records.reports import EvalReport
 from mel_ray.records.row import Row
 
 
@@ -29,6 +30,12 @@ class NoCheckpoints:
 
     async def save(self, state: RunState) -> None:
         return None
+
+    async def finish(self) -> None:
+        return None
+
+    def evaluated(self, report: EvalReport) -> bool:
+        return False
 
 
 class NoJournals:

@@ -17,7 +17,8 @@ from mel_ray.records.row import Ref
 TAIL_LINES = 12
 SIGN_OF_LIFE = "sign of life"
 WATCH = "watch"  # the calls of an actor that are answered while it works
-WATCHED = ray.remote(concurrency_groups={WATCH: 1})
+WRITE = "write"  # those that write to disk what was copied before
+WATCHED = ray.remote(concurrency_groups={WATCH: 1, WRITE: 1})
 
 
 def log_tail(log: Path | None) -> str:

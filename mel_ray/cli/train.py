@@ -24,7 +24,8 @@ from mel_ray.driver.state import RunState
 from mel_ray.mel.memory import StoredLessons
 from mel_ray.records.problem import ConfigError, Problem, counted
 from mel_ray.run.atomic import write_atomically
-from mel_ray.run.folder import open_run
+from mel_ray.run.checkpoints import latest_checkpoint
+from mel_ray.run.folder import RunFolder, open_run
 from mel_ray.run.resume import change_lines
 
 HELP = f"""\
@@ -98,6 +99,14 @@ def _damaged(checkpoint: Path, config: Config, error: Exception) -> Problem:
     return Problem("run.resume", config.run.resume, why, "remove it to continue from an older one")
 
 
+def _stopped(folder: RunFolder, state: RunState) -> str:
+    saved = latest_checkpoint(folder.checkpoints)
+    if saved and RunState.read(saved).step == state.step:
+        return f"saved and stopped after step {state.step}"
+    where = f"the last checkpoint is {saved.name}" if saved else "there is no checkpoint"
+    return f"stopped after step {state.step}, but could not save: {where}"
+
+
 def train(arguments: Sequence[str]) -> None:
     """Train as asked; the folder is complete however it ends.
 
@@ -141,7 +150,7 @@ def train(arguments: Sequence[str]) -> None:
     except BaseException as error:
         if isinstance(first_cause(error), Stopped):
             again = f"the same command with run.name={config.run.name} run.resume=auto goes on"
-            status, ended = "stopped", Ended(STOPPED, f"mel_ray saved and stopped after step {state.step}; {again}")
+            status, ended = "stopped", Ended(STOPPED, f"mel_ray {_stopped(folder, state)}; {again}")
         else:
             status, ended = "failed", failed(error, f"stopped after step {state.step}", folder.logs / "driver.log")
     from mel_ray.run.closing import write_closing  # draws figures: only now

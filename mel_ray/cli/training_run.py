@@ -56,6 +56,7 @@ class TrainingRun:
         self._incidents, self._stopping = Incidents(), asyncio.Event()
         self._sinks: list[Sink] = []
         self._loop: Loop | None = None
+        self._checkpoints: Checkpoints | None = None
         self._reached, self._attempts, self._has_halved = state.step, 0, False
 
     async def run(self, checkpoint: Path | None, waiting: Waiting) -> None:
@@ -82,6 +83,8 @@ class TrainingRun:
                         if lost is None or self._loop is None:
                             raise
                         pools.kill()
+                        if self._checkpoints:
+                            await self._checkpoints.abandon()
                         checkpoint, ahead = self._rewound(lost, pools, self._loop)
                         pools = self._pools()
                 status = "done"
@@ -110,7 +113,10 @@ class TrainingRun:
         if checkpoint is not None:
             await memory.load(checkpoint)
         explored = WaitingBatches(loop.buffer.batches, loop.data, state, pools.store)
-        checkpoints = Checkpoints(folder.checkpoints, config.checkpoint.keep, [pools.policy, memory, explored])
+        self._checkpoints = checkpoints = Checkpoints(
+            folder.checkpoints, config.checkpoint, [memory, explored], pools.policy, loop.buffer.batches.forget,
+            lambda sentence: self._incidents.tell(IncidentKind.NOT_SAVED, "checkpoint", sentence),
+        )  # fmt: skip
         journals = RunJournals(folder, pools.store)
         watch = Watch(state, pools.evaluator, self._prepared.benchmarks, journals, checkpoints, self._sinks)
         await unless_lost(loop.run(watch), pools.policy.watched(config.cluster.deadlines.hang))

@@ -30,7 +30,24 @@ def find_problems(config: Config) -> list[Problem]:
         *find_driving_problems(config),
         *find_source_problems(config.data),
         *_cluster(config),
+        *_checkpoint(config),
     ]
+
+
+def _checkpoint(config: Config) -> Iterator[Problem]:
+    """What `keep_best` names must be evaluated while the run trains."""
+    wanted, key = config.checkpoint.keep_best, "checkpoint.keep_best"
+    if wanted is None:
+        return
+    names = [benchmark.name for benchmark in config.eval.benchmarks]
+    samples = config.eval.samples
+    sampled = [f"avg@{samples}", *(f"pass@{k}" for k in config.eval.ks)] if samples else []
+    known = [f"{name}/{score}" for name in names for score in dict.fromkeys(["pass@1", *sampled])]
+    if wanted not in known:
+        yield Problem(key, wanted, "no evaluation of this run gives that score", f"use one of {', '.join(known)}")
+    elif not config.eval.every:
+        why = "the run is evaluated before and after training alone"
+        yield Problem(key, wanted, why, "set eval.every to a number of steps")
 
 
 def _run(config: Config) -> Iterator[Problem]:

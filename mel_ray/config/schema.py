@@ -258,6 +258,12 @@ class CheckpointConfig(Section):
     """Training steps between checkpoints; 0 writes only the last."""
     keep: int = Field(2, ge=1)
     """Number of checkpoints to keep; older ones are deleted."""
+    every_minutes: float = Field(0.0, ge=0.0)
+    """Minutes after which the next step is followed by a checkpoint, whatever `every` says; 0 is off."""
+    keep_best: str | None = None
+    """Keep the checkpoint with the highest score of an evaluation, too: <benchmark>/<score>, as in aime24/avg@8."""
+    on_failure: Literal["go_on", "stop"] = "go_on"
+    """When a checkpoint cannot be written, as on a full disk: train on and tell, or stop. The last one stays valid."""
 
 
 class ObserveConfig(Section):

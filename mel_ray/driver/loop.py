@@ -1,6 +1,7 @@
 """The training loop: one verb a line; and what it leaves behind."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
@@ -17,14 +18,24 @@ from mel_ray.driver.state import RunState
 from mel_ray.records.evaluation import Benchmark
 from mel_ray.records.incident import Losses
 from mel_ray.records.ports import Data, Engines, Evaluation, Health, Journals, Publisher, Sink
-from mel_ray.records.reports import StepReport
+from mel_ray.records.reports import EvalReport, StepReport
 from mel_ray.records.row import count_fates
 
 T = TypeVar("T")
 
 
 class Checkpoints(Protocol):
-    async def save(self, state: RunState) -> None: ...
+    async def save(self, state: RunState) -> None:
+        """Have everything copied."""
+        ...
+
+    async def finish(self) -> None:
+        """Have everything on disk."""
+        ...
+
+    def evaluated(self, report: EvalReport) -> bool:
+        """Whether a checkpoint of this step is wanted."""
+        ...
 
 
 class Stopped(Exception):
@@ -64,26 +75,31 @@ class Loop:
             Stopped: it was asked for. What was explored of the step under way is saved with the steps before.
         """
         first, last = self.state.step + 1, self.cfg.run.steps
+        saved_at = time.monotonic()
         try:
             if first == 1 and self.cfg.eval.before:
                 await self._unless_stopped(watch.evaluate(0))
             for step in range(first, last + 1):
                 watch.report(await self.step(step))
                 with self.buffer.clock_stopped():
+                    is_wanted = step < last and self._is_save_due(step, saved_at)
                     if _is_due(self.cfg.eval.every, step) and step < last:
-                        await self._unless_stopped(watch.evaluate(step))
-                    if _is_due(self.cfg.checkpoint.every, step) and step < last:
-                        await self._save(watch)
-            await self._save(watch)  # before anything else can fail
+                        is_wanted |= await self._unless_stopped(watch.evaluate(step))
+                    if is_wanted:
+                        saved_at = time.monotonic()
+                        await watch.save()
+            await watch.save_now()  # before anything else can fail
             if self.cfg.eval.after:
                 await self._unless_stopped(watch.evaluate(last))
         except Stopped:
-            await self._save(watch)
+            await watch.save_now()
             raise
 
-    async def _save(self, watch: "Watch") -> None:
-        await watch.save()
-        self.buffer.batches.forget(self.state.step)
+    def _is_save_due(self, step: int, saved_at: float) -> bool:
+        """`saved_at`: when it was done last, by the monotonic clock."""
+        minutes = self.cfg.checkpoint.every_minutes
+        is_late = minutes > 0 and time.monotonic() - saved_at >= 60 * minutes
+        return is_late or _is_due(self.cfg.checkpoint.every, step)
 
     async def _unless_stopped(self, work: Awaitable[T]) -> T:
         """What the work gives, which is given up where the run is to stop.
@@ -168,16 +184,25 @@ class Watch:
         for sink in self._sinks:
             sink.step(report)
 
-    async def evaluate(self, step: int) -> None:
+    async def evaluate(self, step: int) -> bool:
+        """Whether a checkpoint of this step is wanted for its scores."""
+        is_wanted = False
         for benchmark in self._benchmarks:
             journal = self._journals.open(benchmark.name, step)
             report = await self._evaluation.evaluate(benchmark, step, journal)
             await journal.close()
             for sink in self._sinks:
                 sink.evaluation(report)
+            is_wanted |= self._checkpoints.evaluated(report)
+        return is_wanted
 
     async def save(self) -> None:
+        """The files are written while training goes on."""
         await self._checkpoints.save(self._state)
+
+    async def save_now(self) -> None:
+        await self._checkpoints.save(self._state)
+        await self._checkpoints.finish()
 
 
 def _is_due(every: int, step: int) -> bool:

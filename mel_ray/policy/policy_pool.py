@@ -15,7 +15,7 @@ from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 import ray
 
-from mel_ray.actors.handles import SIGN_OF_LIFE, WATCH, WATCHED, Handle
+from mel_ray.actors.handles import SIGN_OF_LIFE, WATCH, WATCHED, WRITE, Handle
 from mel_ray.actors.placement import Placement, options_of
 from mel_ray.actors.process import CPU_POLICY_ENV, GPU_POLICY_ENV, redirect_output, runtime_env
 from mel_ray.config.cluster import DeadlineConfig
@@ -114,8 +114,12 @@ class PolicyActor:
             self._sender.close()
             self._sender = None
 
-    def save(self, folder: Path) -> None:
-        self._policy.save(folder)
+    def snapshot(self, folder: Path) -> None:
+        self._policy.snapshot(folder)
+
+    @ray.method(concurrency_group=WRITE)
+    def write(self) -> None:
+        self._policy.write()
 
     def convert(self, checkpoint: Path, folder: Path) -> None:
         """Write a checkpoint so that any number of ranks can load it; one rank does it, alone."""
@@ -260,8 +264,17 @@ class PolicyPool:
     # -- durability
 
     async def save(self, folder: Path) -> None:
+        await self.snapshot(folder)
+        await self.write()
+
+    async def snapshot(self, folder: Path) -> None:
+        """Copy to host memory what `write` will put into `folder`."""
+        (folder / "policy").mkdir(parents=True, exist_ok=True)  # here: a rank that failed to would hang the others
         async with self._files:
-            await self._on_all(PolicyActor.save, self._deadlines.checkpoint, folder)
+            await self._on_all(PolicyActor.snapshot, self._deadlines.checkpoint, folder)
+
+    async def write(self) -> None:
+        await self._on_all(PolicyActor.write, self._deadlines.checkpoint)
 
     async def load(self, folder: Path) -> None:
         """Restore a checkpoint. One of another number of ranks is first written in a form that fits any, beside it."""

@@ -28,6 +28,7 @@ from mel_ray.policy.policy_settings import PolicySettings, Rendezvous
 from mel_ray.policy.recorder import StepRecorder
 from mel_ray.policy.sequence_parallel import ATTENTION as ULYSSES
 from mel_ray.policy.sequence_parallel import SequenceParallel
+from mel_ray.policy.snapshots import Snapshots
 from mel_ray.policy.statistics import Same, StepMeasures
 from mel_ray.policy.universal import finish_loading, is_universal
 from mel_ray.records.reports import DeviceFacts
@@ -69,6 +70,8 @@ class Zero3Policy:
             fused=settings.device == "cuda",
         )
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=deepspeed_config(settings))
+        self._engine.checkpoint_engine = self._snapshots = Snapshots()
+        self._engine._copy_recovery_script = lambda folder: None  # a file; a rank that fails alone would hang the rest
         self._causal_lm = causal_lm
         needs_copy = settings.has_reference and self._adapters is None
         self._reference = self._load_reference(attention) if needs_copy else None
@@ -303,11 +306,27 @@ class Zero3Policy:
 
     def save(self, folder: Path) -> None:
         """Write this rank's shards of parameters and optimizer below `folder`."""
+        self.snapshot(folder)
+        self.write()
+
+    def snapshot(self, folder: Path) -> None:
+        """Copy to host memory what `write` will put below `folder`."""
         self._engine.save_checkpoint(
             str(folder), tag="policy", save_latest=False, exclude_frozen_parameters=self._adapters is not None
         )
         for hook in self._lasting_hooks:
             hook.save(folder, self)
+
+    def keep(self, state: Any, file: Path) -> None:
+        self._snapshots.save(state, file)
+
+    def write(self) -> None:
+        """Not collective; may run while the policy trains.
+
+        Raises:
+            OSError: the disk is full, or cannot be written.
+        """
+        self._snapshots.write()
 
     def load(self, folder: Path) -> None:
         """Restore what `save` wrote, or its universal form.

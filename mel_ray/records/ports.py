@@ -217,6 +217,16 @@ class Saver(Protocol):
     async def save(self, folder: Path) -> None: ...
 
 
+class Writer(Protocol):
+    """Copies at once what belongs into a checkpoint, and writes it later."""
+
+    async def snapshot(self, folder: Path) -> None:
+        """Copy what `write` will put into `folder`."""
+        ...
+
+    async def write(self) -> None: ...
+
+
 class Health(Protocol):
     """What the pools lost and replaced, and what else went wrong."""
 

@@ -1,15 +1,26 @@
-"""Checkpoints: written aside, synced, renamed, and only then are old ones pruned."""
+"""Checkpoints: copied at once, written aside while training goes on, synced, renamed, and only then are old ones
+pruned.
 
+Waits for the ranks; one checkpoint is under way at a time.
+"""
+
+import asyncio
+import copy
+import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from mel_ray.records.ports import Saver
-from mel_ray.records.reports import STATE_FILE
+from mel_ray.config.schema import CheckpointConfig
+from mel_ray.records.incident import LostActor, PoolError
+from mel_ray.records.ports import Saver, Writer
+from mel_ray.records.reports import STATE_FILE, EvalReport
+from mel_ray.run.atomic import write_atomically, write_json
 
-LATEST = "latest"
+LATEST, BEST = "latest", "best.json"
 
 
 class State(Protocol):
@@ -29,44 +40,157 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """All below `folder`, the oldest first."""
+    return sorted(path.parent for path in folder.glob(f"step-*/{STATE_FILE}"))
+
+
 def latest_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint below `folder`, or None."""
-    complete = sorted(path.parent for path in folder.glob(f"step-*/{STATE_FILE}"))
+    complete = complete_checkpoints(folder)
     return complete[-1] if complete else None
 
 
-class Checkpoints:
-    """`folder`/step-000020/ holds what the savers write and the driver's state; `latest` names the newest."""
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The checkpoint with the highest score."""
 
-    def __init__(self, folder: Path, keep: int, savers: Sequence[Saver]) -> None:
-        self._folder, self._keep, self._savers = folder, keep, savers
+    checkpoint: str
+    metric: str
+    score: float
+
+
+def best_checkpoint(folder: Path) -> Best | None:
+    """What best.json says, if that checkpoint is still there."""
+    try:
+        best = Best(**json.loads((folder / BEST).read_text()))
+        return best if (folder / best.checkpoint / STATE_FILE).exists() else None
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+class NotSaved(RuntimeError):
+    """A checkpoint could not be written; the message is a sentence."""
+
+
+class Checkpoints:
+    """`folder`/step-000020/ holds what the savers write and the driver's state. `latest` names the newest, best.json
+    the best, which is kept too."""
+
+    def __init__(
+        self, folder: Path, options: CheckpointConfig, savers: Sequence[Saver], ranks: Writer,
+        written: Callable[[int], None] = lambda step: None, not_saved: Callable[[str], None] = lambda sentence: None,
+    ) -> None:  # fmt: skip
+        """`written` hears of every step whose checkpoint is complete, `not_saved` why one is not."""
+        self._folder, self._options, self._savers, self._ranks = folder, options, savers, ranks
+        self._written, self._not_saved = written, not_saved
+        self._writing: asyncio.Task[None] | None = None
+        self._best = best_checkpoint(folder)
+        if self._best and self._best.metric != options.keep_best:
+            self._best = None
 
     async def save(self, state: State) -> None:
-        name = f"step-{state.step:06d}"
-        final, partial = self._folder / name, self._folder / f".{name}.partial"
-        if not (final / STATE_FILE).exists():
-            await self._write(state, partial)
-            if final.exists():
-                shutil.rmtree(final)
-            partial.rename(final)
-        pointer = self._folder / f".{LATEST}.partial"
-        pointer.write_text(name)
-        _sync(pointer)
-        pointer.rename(self._folder / LATEST)
-        _sync(self._folder)
-        self._prune()
+        """Copy everything; the files are written later.
 
-    async def _write(self, state: State, folder: Path) -> None:
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
-        for saver in self._savers:
-            await saver.save(folder)
-        state.write(folder)
-        for file in folder.rglob("*"):
+        Raises:
+            NotSaved: it could not be done, and the run is to stop then.
+            LostActor: a rank is gone.
+        """
+        await self.finish()
+        final = self._folder / _name(state.step)
+        if (final / STATE_FILE).exists():
+            self._point(final)
+            return
+        partial = final.with_name(f".{final.name}.partial")
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            await self._ranks.snapshot(partial)
+            for saver in self._savers:
+                await saver.save(partial)
+        except (OSError, PoolError) as error:
+            self._give_up(partial, state.step, error)
+            return
+        self._writing = asyncio.create_task(self._write(copy.deepcopy(state), partial, final))
+
+    async def finish(self) -> None:
+        """Wait until what was copied last is on disk.
+
+        Raises: as `save`.
+        """
+        if self._writing is not None:
+            task, self._writing = self._writing, None
+            await task
+
+    async def abandon(self) -> None:
+        """Wait until nothing is written any more; the ranks are gone."""
+        if self._writing is not None:
+            await asyncio.gather(self._writing, return_exceptions=True)
+            self._writing = None
+
+    def evaluated(self, report: EvalReport) -> bool:
+        """Whether this is the best evaluation so far (`checkpoint.keep_best`), so that its checkpoint is to be kept."""
+        benchmark, _, score = (self._options.keep_best or "").partition("/")
+        if report.benchmark != benchmark or report.step == 0:
+            return False
+        value = report.scores[score]
+        if self._best is not None and value <= self._best.score:
+            return False
+        self._best = Best(_name(report.step), f"{benchmark}/{score}", value)
+        self._note_best()
+        return True
+
+    # -- writing
+
+    async def _write(self, state: State, partial: Path, final: Path) -> None:
+        try:
+            await self._ranks.write()
+            await asyncio.to_thread(self._complete, state, partial, final)
+        except (OSError, PoolError) as error:
+            self._give_up(partial, state.step, error)
+            return
+        self._written(state.step)
+
+    def _complete(self, state: State, partial: Path, final: Path) -> None:
+        state.write(partial)
+        for file in partial.rglob("*"):
             _sync(file)
+        if final.exists():
+            shutil.rmtree(final)
+        partial.rename(final)
+        self._point(final)
 
-    def _prune(self) -> None:
-        complete = sorted(path.parent for path in self._folder.glob(f"step-*/{STATE_FILE}"))
-        for old in complete[: -self._keep]:
-            shutil.rmtree(old)
+    def _point(self, final: Path) -> None:
+        write_atomically(self._folder / LATEST, final.name)
+        self._note_best()
+        _sync(self._folder)
+        kept = self._best.checkpoint if self._best else None
+        for old in complete_checkpoints(self._folder)[: -self._options.keep]:
+            if old.name != kept:
+                shutil.rmtree(old)
+
+    def _note_best(self) -> None:
+        best = self._best
+        if best and (self._folder / best.checkpoint / STATE_FILE).exists():
+            write_json(self._folder / BEST, {name: getattr(best, name) for name in ("checkpoint", "metric", "score")})
+
+    def _give_up(self, partial: Path, step: int, error: OSError | PoolError) -> None:
+        """
+        Raises:
+            NotSaved: the run is to stop.
+            LostActor: that is the reason.
+        """
+        if isinstance(error, LostActor):
+            raise error
+        shutil.rmtree(partial, ignore_errors=True)
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        latest = latest_checkpoint(self._folder)
+        valid = f"the last one is {latest.name}" if latest else "there is none yet"
+        sentence = f"the checkpoint of step {step} was not saved, and {valid}: {why}"
+        if self._options.on_failure == "stop":
+            raise NotSaved(f"{sentence} (checkpoint.on_failure=stop)") from error
+        self._not_saved(sentence)
+
+
+def _name(step: int) -> str:
+    return f"step-{step:06d}"

@@ -41,6 +41,7 @@ LIBRARIES = {
         "policy/loading.py",
         "policy/sequence_parallel.py",
         "policy/zero3.py",
+        "policy/snapshots.py",
         "policy/consolidate.py",
         "policy/universal.py",
     ),

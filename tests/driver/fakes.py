@@ -121,9 +121,11 @@ class FakePolicy:
         is_less_likely = of_reference and row.kind is RowKind.ATTEMPT and row.index == 0
         return np.full(len(self.made(row).pg_weight), -1.25 if is_less_likely else -1.0, dtype=np.float32)
 
-    async def save(self, folder: Path) -> None:
+    async def snapshot(self, folder: Path) -> None:
         self.saved.append(folder)
-        (folder / "shard").write_text("weights")
+
+    async def write(self) -> None:
+        (self.saved[-1] / "shard").write_text("weights")
 
     async def export(self, folder: Path) -> None:
         self.world.note("exported", folder)

@@ -39,12 +39,15 @@ class NoWatch:
     def report(self, report: StepReport) -> None:
         self.reports.append(report)
 
-    async def evaluate(self, step: int) -> None:
-        return None
+    async def evaluate(self, step: int) -> bool:
+        return False
 
     async def save(self) -> None:
         if self._saving:
             await self._saving()
+
+    async def save_now(self) -> None:
+        await self.save()
 
 
 @dataclass

@@ -11,7 +11,7 @@ from mel_ray.driver.state import RunState
 from mel_ray.evaluation.evaluator import Evaluator
 from mel_ray.records.evaluation import Benchmark
 from mel_ray.run.checkpoints import Checkpoints, latest_checkpoint
-from tests.driver.fakes import FakeArchive, FakeJournals, FakePolicy, FakePublisher, FakeRewards, FakeSink, World, make
+from tests.driver.fakes import FakeArchive, FakeJournals, FakePublisher, FakeRewards, FakeSink, World, make
 from tests.unit.builders import LENGTH, prompt
 
 
@@ -124,7 +124,7 @@ def make_run(tmp_path, world: World, *overrides: str, state: RunState | None = N
     system, sink, journals = make(world, *overrides, run_state=state), FakeSink(), FakeJournals()
     benchmark = Benchmark("held", (prompt(question_id=sorted(world.outcomes)[0]),))
     evaluation = Evaluator(system.cfg, system.rollout, FakeRewards(world))
-    checkpoints = Checkpoints(tmp_path, system.cfg.checkpoint.keep, [system.policy, system.learner.memory])
+    checkpoints = Checkpoints(tmp_path, system.cfg.checkpoint, [system.learner.memory], system.policy)
     return system, sink, Watch(state, evaluation, [benchmark], journals, checkpoints, [sink])
 
 
@@ -189,26 +189,6 @@ async def test_engines_that_share_their_gpus_sleep_while_the_policy_trains_and_w
     assert [part for kind, part in world.events if kind == "awake"] == ["weights", "kv_cache"] * 3
 
 
-async def test_an_incomplete_checkpoint_is_never_the_latest(tmp_path):
-    assert latest_checkpoint(tmp_path) is None
-    (tmp_path / "step-000009").mkdir()
-    (tmp_path / ".step-000008.partial").mkdir()
-    (tmp_path / "latest").write_text("step-000009")
-    assert latest_checkpoint(tmp_path) is None
-    await Checkpoints(tmp_path, 2, [FakePolicy(World({}))]).save(RunState(step=9))
-    assert latest_checkpoint(tmp_path).name == "step-000009"
-
-
-async def test_a_save_that_was_cut_before_the_pointer_moved_is_finished_by_the_next(tmp_path):
-    checkpoints = Checkpoints(tmp_path, 2, [FakePolicy(World({}))])
-    await checkpoints.save(RunState(step=8))
-    await checkpoints.save(RunState(step=9))
-    (tmp_path / "latest").write_text("step-000008")
-    assert latest_checkpoint(tmp_path).name == "step-000009"
-    await checkpoints.save(RunState(step=9))
-    assert (tmp_path / "latest").read_text() == "step-000009"
-
-
 async def test_a_state_that_cannot_be_read_is_an_error(tmp_path):
     for content in (None, "{", '{"step": 1}'):
         if content is not None:
@@ -255,7 +235,7 @@ class Watched:
         self.system.world.note("evaluated", step)
         await asyncio.sleep(self.system.world.delays.get("evaluation", 0))
 
-    async def save(self):
+    async def save_now(self):
         self.saved.append((self.system.loop.state.step, sum(one.explored is not None for one in asked_of(self.system))))
 
 

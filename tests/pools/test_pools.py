@@ -24,6 +24,7 @@ from mel_ray.driver.wiring import SamplingPools
 from mel_ray.policy.batch import shard
 from mel_ray.records.experience import DraftState
 from mel_ray.records.question import Question, Truth
+from mel_ray.records.reports import UpdateReport
 from mel_ray.records.row import Row, rows_of_group
 from mel_ray.records.step import OptimizerStep, TrainSettings
 from mel_ray.records.trajectory import FinishReason, Group, Prompt, Sampling, Trajectory
@@ -101,11 +102,11 @@ def untied_copy(folder: Path) -> Path:
     return folder
 
 
-async def train_once(pools, groups: Sequence[Sequence[Row]], lr: float) -> dict[str, float]:
+async def train_once(pools, groups: Sequence[Sequence[Row]], lr: float) -> UpdateReport:
     """One update that makes every trajectory of the groups more likely."""
     rows = [replace(row, credit=1.0, pg_weight=0.001) for group in groups for row in group]
     step = OptimizerStep(shard(rows, pools.policy.shards, 512))
-    return dict((await pools.policy.train((step,), TrainSettings(lr))).metrics)
+    return await pools.policy.train((step,), TrainSettings(lr))
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ def test_engines_serve_exactly_the_policys_weights(run_pools, tmp_path, tied, ov
         before = await generate_all(pools, prompts, how)
         await pools.publisher.publish(1)
         first = pools.publisher.checksum
-        metrics = await train_once(pools, before, lr=0.05)
+        metrics = (await train_once(pools, before, lr=0.05)).metrics
         assert metrics["policy/grad_norm"] > 0
         assert metrics["mismatch/max"] < TOLERANCE
         await pools.publisher.publish(2)
@@ -154,7 +155,7 @@ def test_a_learning_rate_of_zero_changes_nothing_in_ten_steps(run_pools):
         before, checksum = await texts(), pools.publisher.checksum
         for step in range(1, 11):
             sampled = await generate_all(pools, prompts, sampling(step, step + 100, max_tokens=96))
-            metrics = await train_once(pools, sampled, lr=0.0)
+            metrics = (await train_once(pools, sampled, lr=0.0)).metrics
             assert metrics["mismatch/max"] < TOLERANCE
             await pools.publisher.publish(step)
             assert pools.publisher.checksum == checksum

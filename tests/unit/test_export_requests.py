@@ -3,9 +3,12 @@
 import pytest
 
 from mel_ray.cli.app import BAD_REQUEST
+from mel_ray.cli.export import chosen_checkpoint
 from mel_ray.cli.mel import main
 from mel_ray.config.load import compose_config, to_yaml
 from mel_ray.records.reports import STATE_FILE
+from mel_ray.run.atomic import write_json
+from mel_ray.run.folder import RunFolder
 
 
 @pytest.fixture
@@ -41,7 +44,13 @@ def test_no_checkpoint(tmp_path, capsys):
 
 def test_no_such_step(run, capsys):
     assert "no checkpoint after step 30; there are those after 10, 20" in refused(capsys, run, "--step", 30)
-    assert "invalid int value: 'last'" in refused(capsys, run, "--step", "last")
+    assert "'last' is neither a step nor `best`" in refused(capsys, run, "--step", "last")
+
+
+def test_the_best_step(run, capsys):
+    assert "the run keeps no best checkpoint" in refused(capsys, run, "--step", "best")
+    write_json(run / "checkpoints" / "best.json", {"checkpoint": "step-000010", "metric": "a/pass@1", "score": 0.5})
+    assert chosen_checkpoint(RunFolder(run), "best").name == "step-000010"
 
 
 def test_a_target_that_is_taken(run, capsys):

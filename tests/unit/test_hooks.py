@@ -8,6 +8,7 @@ import torch
 from mel_ray.policy.hooks.balanced import Balanced
 from mel_ray.policy.hooks.gradient_split import GradientSplit
 from mel_ray.policy.hooks.hook import Hook, norms_and_cosine
+from mel_ray.policy.hooks.outliers import Outliers
 from mel_ray.policy.hooks.reptile import Reptile
 from mel_ray.policy.hooks.separate import Separate
 from mel_ray.policy.statistics import Same
@@ -42,6 +43,12 @@ class FakeRank:
 
     def set_gradients(self, gradients) -> None:
         self.held = [gradient.clone() for gradient in gradients]
+
+    def gradient_norm(self) -> float:
+        return sum(float(gradient.square().sum()) for gradient in self.held) ** 0.5
+
+    def keep(self, state, file) -> None:
+        torch.save(state, file)
 
 
 def run_step(hooks, step, microbatches):
@@ -278,3 +285,15 @@ def test_ranks_keep_files_of_their_own(tmp_path):
         train_separately(rank.zero, hook, UPDATES[:2])
         hook.save(tmp_path, rank)
     assert len(list(tmp_path.iterdir())) == 4
+
+
+# -- updates that are left out
+
+
+@pytest.mark.parametrize(("limit", "is_left_out"), [(None, False), (1e9, False), (1.0, True)])
+def test_a_gradient_that_is_too_large_is_made_one_that_deepspeed_skips(limit, is_left_out):
+    rank = FakeRank()
+    rank.set_gradients(LESSON)
+    assert rank.gradient_norm() > 1.0
+    assert Outliers(limit).before_optimizer(OptimizerStep(NO_ROWS), rank) == {}
+    assert all(bool(gradient.isnan().all()) == is_left_out for gradient in rank.held)

@@ -35,6 +35,10 @@ class Rank(Protocol):
 
     def set_gradients(self, gradients: Sequence[Tensor]) -> None: ...
 
+    def keep(self, state: Any, file: Path) -> None:
+        """Copy it now, for this file of the checkpoint that is being saved."""
+        ...
+
     def gradient_norm(self) -> float:
         """Of all ranks' gradients accumulated so far (collective)."""
         ...

@@ -38,7 +38,7 @@ class Reptile(Hook):
             self._zero.persistent_parameters[0].all_gather(self._zero.persistent_parameters)
 
     def save(self, folder: Path, rank: Rank) -> None:
-        torch.save(self._slow, self._file(folder, rank))
+        rank.keep(self._slow, self._file(folder, rank))
 
     def load(self, folder: Path, rank: Rank) -> None:
         file = self._file(folder, rank)

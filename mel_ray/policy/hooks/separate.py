@@ -41,7 +41,7 @@ class Separate(Hook):
 
     def save(self, folder: Path, rank: Rank) -> None:
         if self._state is not None:
-            torch.save(self._state, self._file(folder, rank))
+            rank.keep(self._state, self._file(folder, rank))
 
     def load(self, folder: Path, rank: Rank) -> None:
         file = self._file(folder, rank)
