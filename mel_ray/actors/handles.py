@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
 
-from mel_ray.records.incident import BrokenActor, LostActor, OutOfMemory, PoolError
+from mel_ray.records.incident import BrokenActor, LostActor, LostRecords, OutOfMemory, PoolError
 from mel_ray.records.row import Ref
 
 TAIL_LINES = 12
@@ -41,10 +41,11 @@ def _explain(error: BaseException, who: str, what: str, seconds: float, log: Pat
         sentence = f"{label}: {type(cause).__name__}: {text[0][:300]}.{where}"
         if isinstance(cause, BrokenActor):
             return LostActor(sentence, log, who, isinstance(cause, OutOfMemory))
-        return PoolError(sentence, log)
+        return LostRecords(sentence, log) if isinstance(cause, ObjectLostError) else PoolError(sentence, log)
     if isinstance(error, RayActorError):
         return LostActor(f"{label}: its process died.{where}{log_tail(log)}", log, who)
-    return PoolError(f"{label}: {type(error).__name__}: {error}.{where}", log)
+    kind = LostRecords if isinstance(error, ObjectLostError) else PoolError
+    return kind(f"{label}: {type(error).__name__}: {error}.{where}", log)
 
 
 async def settle(ref: Any, who: str, what: str, seconds: float, log: Path | None = None) -> Any:

@@ -10,10 +10,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 from mel_ray.actors.incidents import Incidents
-from mel_ray.records.incident import IncidentKind, LostActor, PoolError
+from mel_ray.records.incident import IncidentKind, LostActor, NoRoom, PoolError
 from mel_ray.records.problem import ConfigError
 
 ATTEMPTS = 3
+ROOM = 2.0  # seconds between two looks at the nodes
 WATCHES = 3  # times within the seconds after which a silent member counts as hung
 
 
@@ -45,10 +46,13 @@ class Members(Generic[M]):
 
     def __init__(
         self, count: int, start: Callable[[int], M], incidents: Incidents | None = None,
-        changed: Callable[[], None] = lambda: None,
+        changed: Callable[[], None] = lambda: None, has_node: Callable[[int], bool] = lambda number: True,
+        patience: float = 600.0,
     ) -> None:  # fmt: skip
-        """`changed` hears of every change of `healthy` or `failure`."""
+        """`changed` hears of every change of `healthy` or `failure`. `has_node`: whether the node of a member is there.
+        A pool without any member waits so many seconds (`patience`) for a node that has room for one."""
         self._start, self.incidents, self._changed = start, incidents or Incidents(), changed
+        self._has_node, self._patience = has_node, patience
         self.all = [start(number) for number in range(count)]
         self.failure: PoolError | None = None
         self.serve: Callable[[M], Awaitable[None]] | None = None  # what a new member needs besides its start
@@ -121,23 +125,62 @@ class Members(Generic[M]):
             for attempt in range(ATTEMPTS):
                 self.all[number].kill()
                 try:
-                    self.all[number] = self._start(number)
-                    await self.all[number].ready()
+                    self.all[number] = await self._started(number)
+                    await self._ready(number)
                     if self.serve:
                         await self.serve(self.all[number])
                     seconds = time.monotonic() - began
                     self.incidents.tell(IncidentKind.HEALED, name, f"It works again, after {seconds:.1f} s.")
                     return
                 except (PoolError, ConfigError) as error:
+                    if isinstance(error, NoRoom):
+                        why = error
+                        break
                     why = error if isinstance(error, PoolError) else PoolError(f"{name}: {error}")
                     await asyncio.sleep(attempt)
             self._gone.add(number)
-            self.incidents.tell(IncidentKind.GIVEN_UP, name, f"It was started {ATTEMPTS} times: {why}")
+            what = "There was no room for it" if isinstance(why, NoRoom) else f"It was started {ATTEMPTS} times"
+            self.incidents.tell(IncidentKind.GIVEN_UP, name, f"{what}: {why}")
             if len(self._gone) == len(self.all):
                 self.failure = why
         finally:
             del self._healing[number]
             self._changed()
+
+    async def _started(self, number: int) -> M:
+        """Waits for a node that has room, for as long as others can do the work.
+
+        Raises:
+            NoRoom: there is none, and no other member.
+        """
+        began, has_told = time.monotonic(), False
+        while True:
+            try:
+                return self._start(number)
+            except NoRoom as error:
+                if not self.healthy and time.monotonic() - began > self._patience:
+                    raise
+                if not has_told:
+                    text = f"{error}. It waits for a node that has."
+                    self.incidents.tell(IncidentKind.WAITING, self.all[number].name, text)
+                    has_told = True
+                await asyncio.sleep(ROOM)
+
+    async def _ready(self, number: int) -> None:
+        """
+        Raises:
+            LostActor: its node is gone.
+        """
+        member = self.all[number]
+        starting = asyncio.ensure_future(member.ready())
+        try:
+            while not starting.done():
+                await asyncio.wait([starting], timeout=ROOM)
+                if not starting.done() and not self._has_node(number):
+                    raise LostActor(f"{member.name}, start: its node is gone", None, member.name)
+            await starting
+        finally:
+            starting.cancel()
 
     def kill(self) -> None:
         tasks: list[asyncio.Task[Any]] = [*self._healing.values(), *([self._watch] if self._watch else [])]

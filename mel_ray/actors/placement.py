@@ -1,4 +1,5 @@
-"""Holds the plan's resources: one placement group with a bundle per actor, each bound to the node chosen for it.
+"""Holds the plan's resources: one placement group with a bundle per actor, each bound to the node chosen for it; and
+one of its own for an actor whose node is gone.
 
 Ray keeps a bundle on one node, but picks the nodes itself: it may spread the ranks over more of them than they need,
 and waits without a word where the bundles do not fit. So the nodes are chosen beforehand (config/bundles.py) from what
@@ -6,7 +7,7 @@ is free.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
@@ -14,12 +15,13 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from mel_ray.actors.handles import settle
-from mel_ray.config.bundles import Node, assign, bundles_of
+from mel_ray.config.bundles import Bundle, Node, assign, bundles_of
 from mel_ray.config.plan import Plan, PoolPlan
-from mel_ray.records.incident import PoolError
-from mel_ray.records.problem import ConfigError
+from mel_ray.records.incident import NoRoom, PoolError
+from mel_ray.records.problem import ConfigError, counted
 
 NODE_LABEL = "ray.io/node-id"
+Member = tuple[str, int]  # a pool and the number of its actor
 PATIENCE = 15.0  # seconds in which actors of a run before this one may still be ending
 
 
@@ -47,18 +49,26 @@ class Placement:
         """
         bundles = bundles_of(plan)
         assign(bundles, nodes_of_cluster(is_free=False))
-        nodes = self._free_nodes(plan, time.monotonic() + patience)
-        self._index = {member: index for index, bundle in enumerate(bundles) for member in bundle.members}
-        self.nodes = {member: nodes[index] for member, index in self._index.items()}
+        nodes = self._free_nodes(bundles, time.monotonic() + patience)
+        self.nodes: dict[Member, Node] = {}
+        self._places: dict[Member, tuple[PlacementGroup, int]] = {}
+        self._first = self._reserved(bundles, nodes)
+        self._groups = [self._first]
+
+    def _reserved(self, bundles: Sequence[Bundle], nodes: Sequence[Node]) -> PlacementGroup:
         resources = [{"CPU": one.cpus} | ({"GPU": float(one.gpus)} if one.gpus else {}) for one in bundles]
         labels = [{NODE_LABEL: node.node_id} for node in nodes]
-        self._group: PlacementGroup = placement_group(resources, strategy="PACK", bundle_label_selector=labels)
+        group = placement_group(resources, strategy="PACK", bundle_label_selector=labels)
+        for index, (bundle, node) in enumerate(zip(bundles, nodes, strict=True)):
+            for member in bundle.members:
+                self.nodes[member], self._places[member] = node, (group, index)
+        return group
 
     @staticmethod
-    def _free_nodes(plan: Plan, until: float) -> list[Node]:
+    def _free_nodes(bundles: Sequence[Bundle], until: float) -> list[Node]:
         while True:
             try:
-                return assign(bundles_of(plan), nodes_of_cluster(is_free=True))
+                return assign(bundles, nodes_of_cluster(is_free=True))
             except ConfigError:
                 if time.monotonic() > until:
                     raise
@@ -71,18 +81,42 @@ class Placement:
             PoolError: it could not within `seconds`.
         """
         try:
-            await settle(self._group.ready(), "the cluster", "reservation", seconds)
+            await settle(self._first.ready(), "the cluster", "reservation", seconds)
         except PoolError as error:
             raise PoolError(f"the resources of the plan were not reserved: {error}") from error
 
     def options(self, plan: PoolPlan, number: int) -> dict[str, Any]:
-        """For `.options(...)` of a pool's actor."""
-        index = self._index[plan.name, number]
-        strategy = PlacementGroupSchedulingStrategy(self._group, index, placement_group_capture_child_tasks=False)
+        """For `.options(...)` of a pool's actor. Where its node is gone, another one is chosen.
+
+        Raises:
+            NoRoom: none has room for it.
+        """
+        if not self.has_node(plan, number):
+            self._move(plan, number)
+        group, index = self._places[plan.name, number]
+        strategy = PlacementGroupSchedulingStrategy(group, index, placement_group_capture_child_tasks=False)
         return resources_of(plan) | {"scheduling_strategy": strategy}
 
+    def has_node(self, plan: PoolPlan, number: int) -> bool:
+        """Whether the actor's node is there."""
+        node = self.nodes[plan.name, number]
+        return any(one["Alive"] and one["NodeID"] == node.node_id for one in ray.nodes())
+
+    def _move(self, plan: PoolPlan, number: int) -> None:
+        member = plan.name, number
+        bundle = Bundle((member,), plan.cpus, plan.gpus)
+        try:
+            nodes = assign([bundle], nodes_of_cluster(is_free=True))
+        except ConfigError as error:
+            needs = f"{plan.cpus:g} CPU{'s' * (plan.cpus != 1)}"
+            if plan.gpus:
+                needs += f" and {counted(plan.gpus, 'GPU')}"
+            raise NoRoom(f"Its node {self.nodes[member].name} is gone, and no other has {needs} free") from error
+        self._groups.append(self._reserved([bundle], nodes))
+
     def remove(self) -> None:
-        remove_placement_group(self._group)
+        for group in self._groups:
+            remove_placement_group(group)
 
 
 def resources_of(plan: PoolPlan) -> dict[str, Any]:
@@ -92,3 +126,8 @@ def resources_of(plan: PoolPlan) -> dict[str, Any]:
 def options_of(plan: PoolPlan, number: int, placement: Placement | None) -> dict[str, Any]:
     """Where a pool's actor runs; without a placement wherever Ray has room."""
     return resources_of(plan) if placement is None else placement.options(plan, number)
+
+
+def has_node(plan: PoolPlan, number: int, placement: Placement | None) -> bool:
+    """Whether the node of a pool's actor is there."""
+    return placement is None or placement.has_node(plan, number)

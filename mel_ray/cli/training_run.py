@@ -5,6 +5,7 @@ the policy is lost, all pools start again from the last checkpoint, and what was
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -13,13 +14,13 @@ from mel_ray.actors.incidents import Incidents
 from mel_ray.cli.app import STOP_SIGNALS, first_cause, heed_signals
 from mel_ray.config.schema import Config
 from mel_ray.data.prepare import Prepared
-from mel_ray.driver.batches import Asked, Waiting, WaitingBatches
-from mel_ray.driver.loop import Loop, Watch
+from mel_ray.driver.batches import Asked, Waiting, WaitingBatches, refs_of, without_lost
+from mel_ray.driver.loop import Loop, Stopped, Watch
 from mel_ray.driver.state import RunState
 from mel_ray.evaluation.journal import RunJournals
-from mel_ray.records.incident import IncidentKind, LostActor, PoolError
+from mel_ray.records.incident import IncidentKind, LostActor, LostRecords, PoolError
 from mel_ray.records.ports import Sink
-from mel_ray.records.problem import counted
+from mel_ray.records.problem import ConfigError, counted
 from mel_ray.run.archive import RunArchive
 from mel_ray.run.checkpoints import Checkpoints, latest_checkpoint
 from mel_ray.run.console import make_console
@@ -85,12 +86,35 @@ class TrainingRun:
                         pools.kill()
                         if self._checkpoints:
                             await self._checkpoints.abandon()
-                        checkpoint, ahead = self._rewound(lost, pools, self._loop)
-                        pools = self._pools()
+                        checkpoint, ahead = await self._rewound(lost, pools, self._loop)
+                        pools = await self._pools_again()
                 status = "done"
             finally:
                 for sink in self._sinks:
                     sink.close(status)
+
+    async def _pools_again(self) -> "Pools":
+        """Waits for nodes that have room for them.
+
+        Raises:
+            ConfigError: there are none.
+            Stopped: it was asked to stop in the meantime.
+        """
+        until, has_told = time.monotonic() + self._config.cluster.deadlines.start, False
+        while True:
+            if self._stopping.is_set():
+                raise Stopped
+            try:
+                return self._pools()
+            except ConfigError as error:
+                if time.monotonic() > until:
+                    raise
+                if not has_told:
+                    self._incidents.tell(
+                        IncidentKind.WAITING, "cluster", f"{error}. It waits for a node that has room."
+                    )
+                    has_told = True
+                await asyncio.sleep(1)
 
     def _pools(self) -> "Pools":
         from mel_ray.driver.wiring import Pools
@@ -131,24 +155,27 @@ class TrainingRun:
 
     # -- when the policy is lost
 
-    async def _loss_behind(self, error: Exception, pools: "Pools") -> LostActor | None:
-        """The lost rank that explains a failure of the loop, if another attempt is worth it."""
+    async def _loss_behind(self, error: Exception, pools: "Pools") -> LostActor | LostRecords | None:
+        """What was lost that explains a failure of the loop, a rank or records, if another attempt is worth it."""
         cause = first_cause(error)
         if self._loop is None or not isinstance(cause, PoolError):
             return None
         if self._state.step > self._reached:
             self._reached, self._attempts = self._state.step, 0
         self._attempts += 1
-        lost = await pools.policy.loss_behind(cause)
-        if lost is None or self._attempts > ATTEMPTS or (lost.is_full and self._has_halved):
+        lost = cause if isinstance(cause, LostRecords) else await pools.policy.loss_behind(cause)
+        if self._attempts > ATTEMPTS or (isinstance(lost, LostActor) and lost.is_full and self._has_halved):
             return None
         return lost
 
-    def _rewound(self, lost: LostActor, pools: "Pools", loop: Loop) -> tuple[Path | None, Sequence[Asked]]:
+    async def _rewound(
+        self, lost: LostActor | LostRecords, pools: "Pools", loop: Loop
+    ) -> tuple[Path | None, Sequence[Asked]]:
         """The last checkpoint, and the questions to begin with: all that were asked since."""
         sentence, *log = str(lost).splitlines()
-        self._incidents.tell(IncidentKind.LOST, lost.who, "\n".join([f"{sentence} All pools start again.", *log]))
-        if lost.is_full:
+        who = lost.who if isinstance(lost, LostActor) else "object store"
+        self._incidents.tell(IncidentKind.LOST, who, "\n".join([f"{sentence} All pools start again.", *log]))
+        if isinstance(lost, LostActor) and lost.is_full:
             self._halve_token_budget()
         checkpoint, done = latest_checkpoint(self._folder.checkpoints), self._state.step
         state = RunState.read(checkpoint) if checkpoint else RunState()
@@ -157,6 +184,7 @@ class TrainingRun:
             since = Waiting.read(checkpoint, state.waiting).put_into(pools.store) if checkpoint else []
         else:
             state.position = loop.data.position
+            since = without_lost(since, await pools.store.lost(refs_of(since)))
         self._state.restore(state)
         moved = self._folder.rewind(state.step if checkpoint else -1)
         where = f"the checkpoint of step {state.step}" if checkpoint else "the beginning"

@@ -7,7 +7,7 @@ batch, the last one at the latest. No question is twice in a batch. The first fa
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -254,7 +254,7 @@ class WaitingBatches:
         self._state.waiting = len(asked)
         if not asked:
             return
-        refs = list(dict.fromkeys(ref for one in asked for row in one.explored or () for ref in _refs(row)))
+        refs = refs_of(asked)
         numbers: dict[Ref | None, Ref | None] = {ref: number for number, ref in enumerate(refs)}
         records = await self._store.get(refs)
         _STORED.write(folder / FILE, ([_referring(one, numbers) for one in asked], records))
@@ -287,6 +287,18 @@ class Waiting:
     def put_into(self, store: ObjectStore) -> list[Asked]:
         refs: dict[Ref | None, Ref | None] = {number: store.put(record) for number, record in enumerate(self.records)}
         return [_referring(one, refs) for one in self.asked]
+
+
+def without_lost(asked: Iterable[Asked], lost: Container[Ref]) -> list[Asked]:
+    """The same questions; those of which a record is lost are asked again."""
+    return [
+        replace(one, explored=None, done=-1) if any(ref in lost for ref in refs_of([one])) else one for one in asked
+    ]
+
+
+def refs_of(asked: Iterable[Asked]) -> list[Ref]:
+    """What the rows of their explorations refer to, each once."""
+    return list(dict.fromkeys(ref for one in asked for row in one.explored or () for ref in _refs(row)))
 
 
 def _refs(row: Row) -> list[Ref]:

@@ -7,6 +7,7 @@ engine's continuous batch and for nothing else.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +16,7 @@ import ray
 from mel_ray.actors.handles import SIGN_OF_LIFE, Handle, stored
 from mel_ray.actors.incidents import Incidents
 from mel_ray.actors.members import Members
-from mel_ray.actors.placement import Placement, options_of
+from mel_ray.actors.placement import Placement, has_node, options_of
 from mel_ray.actors.process import redirect_output, runtime_env
 from mel_ray.config.cluster import DeadlineConfig
 from mel_ray.config.plan import PoolPlan
@@ -114,7 +115,10 @@ class ExperiencePool:
             actor = ray.remote(ExperienceActor).options(max_concurrency=10_000, runtime_env=environment, **options)
             return Author(Handle(f"{plan.name}-{number}", actor.remote(*given), log), self._deadlines)
 
-        self.members = Members(plan.actors, start, incidents)
+        is_there = partial(has_node, plan, placement=placement)
+        self.members = Members(
+            plan.actors, start, incidents, has_node=is_there, patience=config.cluster.deadlines.start
+        )
 
     async def ready(self) -> None:
         await self.members.ready()

@@ -51,6 +51,14 @@ class LostActor(PoolError):
         super().__init__(message, log)
 
 
+class NoRoom(PoolError):
+    """No node has room for an actor; one that joins may."""
+
+
+class LostRecords(PoolError):
+    """Records were on a node that is gone."""
+
+
 class BrokenActor(RuntimeError):
     """Raised inside an actor that can do no more work, so that it is replaced."""
 

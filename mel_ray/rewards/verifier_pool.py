@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import ray
@@ -15,7 +16,7 @@ import ray
 from mel_ray.actors.handles import SIGN_OF_LIFE, WATCH, WATCHED, Handle, stored
 from mel_ray.actors.incidents import Incidents
 from mel_ray.actors.members import Members
-from mel_ray.actors.placement import Placement, options_of
+from mel_ray.actors.placement import Placement, has_node, options_of
 from mel_ray.actors.process import redirect_output, runtime_env
 from mel_ray.config.cluster import DeadlineConfig
 from mel_ray.config.plan import PoolPlan
@@ -93,7 +94,8 @@ class VerifierPool:
             actor = WATCHED(VerifierActor).options(runtime_env=environment, **options)
             return Judge(Handle(f"{plan.name}-{index}", actor.remote(judging, log), log), cluster.deadlines)
 
-        self.members = Members(plan.actors, start, incidents, self._admit)
+        is_there = partial(has_node, plan, placement=placement)
+        self.members = Members(plan.actors, start, incidents, self._admit, is_there, cluster.deadlines.start)
         self._busy: list[Judge] = []
         self._waiting: deque[asyncio.Future[Judge]] = deque()
 

@@ -12,6 +12,7 @@ import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -20,7 +21,7 @@ import ray
 from mel_ray.actors.handles import SIGN_OF_LIFE, Handle
 from mel_ray.actors.incidents import Incidents
 from mel_ray.actors.members import Members
-from mel_ray.actors.placement import Placement, options_of
+from mel_ray.actors.placement import Placement, has_node, options_of
 from mel_ray.actors.process import CPU_ENGINE_ENV, CPU_WORKERS_ENV, ENGINE_ENV, redirect_output, runtime_env
 from mel_ray.config.cluster import DeadlineConfig
 from mel_ray.config.plan import PoolPlan
@@ -186,7 +187,10 @@ class EnginePool:
         self._queue: list[Waiting] = []
         self._tickets = itertools.count()
         self._is_open, self._is_frozen, self._empty = True, False, asyncio.Condition()
-        self.members: Members[Engine] = Members(plan.actors, self._start, incidents, self._admit)
+        self.members: Members[Engine] = Members(
+            plan.actors, self._start, incidents, self._admit, partial(has_node, plan, placement=placement),
+            cluster.deadlines.start,
+        )  # fmt: skip
 
     @property
     def engines(self) -> list[Engine]:

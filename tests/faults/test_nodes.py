@@ -1,0 +1,87 @@
+"""A node dies under a run: its actors move to where there is room, or wait aloud for a node that joins."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from mel_ray.records.ledger import Ledger
+from tests.pools.test_end_to_end import ENVIRONMENT, NO_EVALUATION, SMALL, steps_of, wait_until
+
+pytestmark = pytest.mark.slow
+STORE = 128 << 20
+
+
+@contextmanager
+def cluster_of(*cpus: int) -> Iterator[tuple[Cluster, list]]:
+    """A head and more nodes with so many CPUs each."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus[0], "object_store_memory": STORE})
+    try:
+        yield cluster, [cluster.add_node(num_cpus=count, object_store_memory=STORE) for count in cpus[1:]]
+    finally:
+        cluster.shutdown()
+
+
+@contextmanager
+def running(cluster: Cluster, folder: Path, *overrides: str) -> Iterator[subprocess.Popen]:
+    sizes = ["cluster.rollout.cpus=1", "cluster.policy.cpus=1", "cluster.weight_transfer=gloo", "checkpoint.every=2"]
+    words = [f"run.dir={folder.parent}", f"run.name={folder.name}", *sizes, *NO_EVALUATION, *SMALL, *overrides]
+    command, pipe = [sys.executable, "-m", "mel_ray.main", *words], subprocess.PIPE
+    environment = ENVIRONMENT | {"RAY_ADDRESS": cluster.address}
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+
+def incidents(folder: Path) -> list[dict]:
+    file = folder / "incidents.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def waiting(folder: Path, who: str) -> list[str]:
+    return [one["text"] for one in incidents(folder) if (one["kind"], one["who"]) == ("waiting", who)]
+
+
+def assert_whole(process: subprocess.Popen, folder: Path, steps: int) -> None:
+    _, errors = process.communicate(timeout=400)
+    assert process.returncode == 0, errors
+    rows = steps_of(folder)
+    assert [row["step"] for row in rows] == list(range(1, steps + 1))
+    assert all(Ledger.from_dict(row["ledger"]).is_balanced for row in rows)
+
+
+def test_the_run_goes_on_with_what_is_left_and_uses_a_node_that_joins(tmp_path):
+    # The policy and an engine are on the head, which is larger; the other engine is on the other node.
+    with cluster_of(3, 2) as (cluster, [other]), running(cluster, tmp_path / "run", "run.steps=40") as process:
+        folder = tmp_path / "run"
+        wait_until(lambda: len(steps_of(folder)) >= 2)
+        cluster.remove_node(other, allow_graceful=False)
+        wait_until(lambda: waiting(folder, "rollout-1") != [])
+        assert "is gone, and no other has 1 CPU free. It waits for" in waiting(folder, "rollout-1")[0]
+        before = len(steps_of(folder))
+        wait_until(lambda: len(steps_of(folder)) >= before + 2)
+        cluster.add_node(num_cpus=2, object_store_memory=STORE)
+        wait_until(lambda: ("healed", "rollout-1") in [(one["kind"], one["who"]) for one in incidents(folder)])
+        assert_whole(process, folder, 40)
+
+
+def test_the_policys_node_dies_and_the_run_waits_for_another(tmp_path):
+    with cluster_of(1, 3) as (cluster, [other]), running(cluster, tmp_path / "run", "run.steps=5") as process:
+        folder = tmp_path / "run"
+        wait_until(lambda: len(steps_of(folder)) >= 3)
+        cluster.remove_node(other, allow_graceful=False)
+        wait_until(lambda: waiting(folder, "cluster") != [])
+        cluster.add_node(num_cpus=3, object_store_memory=STORE)
+        assert_whole(process, folder, 5)
+        assert "rewound" in {one["kind"] for one in incidents(folder)}
