@@ -11,6 +11,8 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 import ray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
 
+from mel_ray.actors.calls import CALLS
+from mel_ray.actors.stacks import said_of
 from mel_ray.records.incident import BrokenActor, LostActor, LostRecords, OutOfMemory, PoolError
 from mel_ray.records.row import Ref
 
@@ -29,10 +31,13 @@ def log_tail(log: Path | None) -> str:
     return "".join(f"\n    {line}" for line in lines[-TAIL_LINES:])
 
 
-def _explain(error: BaseException, who: str, what: str, seconds: float, log: Path | None) -> PoolError:
+def _explain(
+    error: BaseException, who: str, what: str, seconds: float, log: Path | None, place: str = "", stack: str = ""
+) -> PoolError:
     label, where = f"{who}, {what}", f" Log: {log}" if log else ""
     if isinstance(error, TimeoutError | GetTimeoutError):
-        return LostActor(f"{label}: no answer within {seconds:g} s.{where}{log_tail(log)}", log, who)
+        doing = f"\n  It is at:{stack}" if stack else ""
+        return LostActor(f"{label}: no answer within {seconds:g} s{place}.{where}{log_tail(log)}{doing}", log, who)
     if isinstance(error, RayTaskError):
         cause = error.cause if isinstance(error.cause, BaseException) else error
         if isinstance(cause, LostActor):
@@ -48,17 +53,20 @@ def _explain(error: BaseException, who: str, what: str, seconds: float, log: Pat
     return kind(f"{label}: {type(error).__name__}: {error}.{where}", log)
 
 
-async def settle(ref: Any, who: str, what: str, seconds: float, log: Path | None = None) -> Any:
-    """Await an answer for at most `seconds`.
+async def settle(ref: Any, who: str, what: str, seconds: float, log: Path | None = None, actor: Any = None) -> Any:
+    """Await an answer of `actor` for at most `seconds`.
 
     Raises:
-        LostActor: there will be none; with the last lines of `log`.
+        LostActor: there will be none; with the last lines of `log`, and where its Python is, if that can be seen.
         PoolError: the answer is an error.
     """
     try:
         async with asyncio.timeout(seconds):
             return await ref
-    except (TimeoutError, RayError) as error:
+    except TimeoutError as error:
+        place, stack = await said_of(actor) if actor is not None else ("", "")
+        raise _explain(error, who, what, seconds, log, place, stack) from error
+    except RayError as error:
         raise _explain(error, who, what, seconds, log) from error
 
 
@@ -111,7 +119,7 @@ class Handle(Generic[A]):
             PoolError: an exception.
         """
         ref = getattr(self.actor, method.__name__).remote(*arguments, **named)
-        return await settle(ref, self.name, what or method.__name__, seconds, self.log)
+        return await self._answer(ref, what or method.__name__, seconds)
 
     async def ask_stored(
         self,
@@ -125,7 +133,13 @@ class Handle(Generic[A]):
         """As `ask`, for a method that returns two values: the first stays in the object store, as a reference."""
         call = getattr(self.actor, method.__name__).options(num_returns=2)
         stored, answer = call.remote(*arguments, **named)
-        return stored, await settle(answer, self.name, what or method.__name__, seconds, self.log)
+        return stored, await self._answer(answer, what or method.__name__, seconds)
+
+    async def _answer(self, ref: Any, what: str, seconds: float) -> Any:
+        if what == SIGN_OF_LIFE:  # it is no work
+            return await settle(ref, self.name, what, seconds, self.log, self.actor)
+        with CALLS.open(self.name, what, self.actor):
+            return await settle(ref, self.name, what, seconds, self.log, self.actor)
 
     def kill(self) -> None:
         ray.kill(self.actor)

@@ -67,11 +67,13 @@ class TrainingRun:
             Stopped: it was asked to stop, and has saved.
             PoolError: a pool could not do its work, nor be started again.
         """
+        from mel_ray.actors.calls import watch_progress
         from mel_ray.driver.wiring import connected_to_ray
 
         status = "failed"
         with connected_to_ray(self._config):
             heed_signals()
+            watchdog = asyncio.create_task(watch_progress(self._config.cluster.deadlines.quiet, self._incidents))
             try:
                 pools = self._pools()
                 ahead: Sequence[Asked] = waiting.put_into(pools.store)
@@ -90,6 +92,7 @@ class TrainingRun:
                         pools = await self._pools_again()
                 status = "done"
             finally:
+                watchdog.cancel()
                 for sink in self._sinks:
                     sink.close(status)
 

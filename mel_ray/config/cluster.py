@@ -108,6 +108,8 @@ class DeadlineConfig(Section):
     """Seconds for each phase of sending new weights to the engines."""
     checkpoint: float = Field(1800.0, gt=0.0)
     """Seconds to save, load or export the policy."""
+    quiet: float = Field(600.0, gt=0.0)
+    """Seconds without an answer of any actor after which the run tells who it waits for, and goes on waiting."""
     hang: float = Field(120.0, gt=0.0)
     """Seconds without a sign of life after which an actor counts as hung and is replaced."""
 
