@@ -102,7 +102,7 @@ class Engine:
 
     def __init__(self, handle: Handle[EngineActor], deadlines: DeadlineConfig) -> None:
         self.handle, self._deadlines, self.running = handle, deadlines, 0
-        self.has_suspect = self._is_updating = False
+        self.has_suspect = self._is_receiving = False
 
     @property
     def name(self) -> str:
@@ -138,22 +138,23 @@ class Engine:
         await self.handle.ask(EngineActor.wake, self._deadlines.publish, f"wake {part}", part)
 
     async def begin_update(self) -> None:
-        self._is_updating = True
         await self.handle.ask(EngineActor.begin_update, self._deadlines.publish)
 
     async def receive(self, info: dict[str, Any]) -> None:
-        await self.handle.ask(EngineActor.receive, self._deadlines.publish, "", info)
+        self._is_receiving = True
+        try:
+            await self.handle.ask(EngineActor.receive, self._deadlines.publish, "", info)
+        finally:
+            self._is_receiving = False
 
     async def finish_update(self, version: int, keep_kv: bool = False) -> str:
-        checksum = await self.handle.ask(EngineActor.finish_update, self._deadlines.publish, "", version, keep_kv)
-        self._is_updating = False
-        return checksum
+        return await self.handle.ask(EngineActor.finish_update, self._deadlines.publish, "", version, keep_kv)
 
     async def take_counts(self) -> EngineClock:
         return await self.handle.ask(EngineActor.take_counts, self._deadlines.judge)
 
     async def ping(self, seconds: float) -> None:
-        if not self._is_updating:  # then it waits for the policy, under a deadline of its own
+        if not self._is_receiving:  # then it waits for the policy, under a deadline of its own
             await self.handle.ask(EngineActor.ping, seconds, SIGN_OF_LIFE)
 
     async def abort(self) -> None:
