@@ -2,9 +2,9 @@
 VENV ?= .venv
 PYTHON ?= python3
 RUN = $(VENV)/bin/python
-STAMP = $(VENV)/.ready
+STAMP = $(VENV)/.ready$(if $(MEL_RAY_EXTRA),-$(MEL_RAY_EXTRA))
 # The demo and the tests run on CPU. Where `make setup` takes the CUDA build, they have the CPU build in another place.
-HAS_GPU := $(shell test -e /proc/driver/nvidia/version && echo yes)
+HAS_GPU := $(shell { test -e /proc/driver/nvidia/version || nvidia-smi -L; } >/dev/null 2>&1 && echo yes)
 CPU_VENV ?= $(if $(HAS_GPU),.venv-cpu,$(VENV))
 CPU_RUN = $(CPU_VENV)/bin/python
 NONE_CHOSEN = 5# of pytest, where ARGS chooses tests of one kind alone
@@ -20,9 +20,10 @@ setup: $(STAMP) ## install everything into .venv, CPU or GPU by what the machine
 
 $(STAMP): pyproject.toml launch/setup.sh
 	@PYTHON=$(PYTHON) bash launch/setup.sh $(VENV)
+	@rm -f $(VENV)/.ready*
 	@touch $(STAMP)
 
-ifneq ($(CPU_VENV),$(VENV))
+ifneq ($(CPU_VENV)/.ready,$(STAMP))
 $(CPU_VENV)/.ready: pyproject.toml launch/setup.sh
 	@PYTHON=$(PYTHON) MEL_RAY_EXTRA=cpu bash launch/setup.sh $(CPU_VENV)
 	@touch $@
@@ -35,34 +36,34 @@ test: $(CPU_VENV)/.ready ## all tests that need no GPU (under 20 minutes on two 
 	@$(CPU_RUN) -m pytest -n auto tests/unit tests/driver tests/arch $(ARGS) || test $$? -eq $(NONE_CHOSEN)
 	@$(CPU_RUN) -m pytest -m "not gpu and not slow" tests/cluster tests/pools tests/faults $(ARGS) || test $$? -eq $(NONE_CHOSEN)
 
-test-slow: setup ## partitioned ranks in every combination, ranks that share a microbatch by four (a few minutes)
-	@$(RUN) -m pytest -m slow tests/pools $(ARGS)
+test-slow: $(CPU_VENV)/.ready ## partitioned ranks in every combination, ranks that share a microbatch by four (a few minutes)
+	@$(CPU_RUN) -m pytest -m slow tests/pools $(ARGS)
 
-test-faults: setup ## every kind of process killed, and stopped, at every moment of a step (an hour on two cores)
-	@$(RUN) -m pytest -rP tests/faults $(ARGS)
+test-faults: $(CPU_VENV)/.ready ## every kind of process killed, and stopped, at every moment of a step (an hour on two cores)
+	@$(CPU_RUN) -m pytest -rP tests/faults $(ARGS)
 
 test-differential: ## our losses and estimators against TRL, verl and OpenRLHF, in .venv-peers
 	@PYTHON=$(PYTHON) bash launch/peers_setup.sh .venv-peers
 	@.venv-peers/bin/python -m pytest -o addopts=-q tests/differential $(ARGS)
 
-golden: setup ## a few fixed-seed runs against tests/golden/golden.json, to the last digit (about 2 minutes)
-	@$(RUN) -m tests.golden.golden $(ARGS)
+golden: $(CPU_VENV)/.ready ## a few fixed-seed runs against tests/golden/golden.json, to the last digit (about 2 minutes)
+	@$(CPU_RUN) -m tests.golden.golden $(ARGS)
 
-unit: setup ## unit, driver and architecture tests
-	@$(RUN) -m pytest -n auto tests/unit tests/driver tests/arch $(ARGS)
+unit: $(CPU_VENV)/.ready ## unit, driver and architecture tests
+	@$(CPU_RUN) -m pytest -n auto tests/unit tests/driver tests/arch $(ARGS)
 
-lint: setup ## formatting and lint
-	@$(RUN) -m ruff format --check mel_ray tests benchmarks
-	@$(RUN) -m ruff check mel_ray tests benchmarks
+lint: $(CPU_VENV)/.ready ## formatting and lint
+	@$(CPU_RUN) -m ruff format --check mel_ray tests benchmarks
+	@$(CPU_RUN) -m ruff check mel_ray tests benchmarks
 
-types: setup ## static types
-	@$(RUN) -m mypy
+types: $(CPU_VENV)/.ready ## static types
+	@$(CPU_RUN) -m mypy
 
 check: lint types unit ## format, lint, types, unit tests in under a minute
 
-format: setup ## format and fix
-	@$(RUN) -m ruff format mel_ray tests benchmarks
-	@$(RUN) -m ruff check --fix mel_ray tests benchmarks
+format: $(CPU_VENV)/.ready ## format and fix
+	@$(CPU_RUN) -m ruff format mel_ray tests benchmarks
+	@$(CPU_RUN) -m ruff check --fix mel_ray tests benchmarks
 
 gpu-smoke: setup ## the first hour on a GPU: tests, a benchmark, and a page that says how it went
 	@bash launch/gpu_smoke.sh $(VENV) $(ARGS)
@@ -73,35 +74,35 @@ cluster: setup ## a local Ray head with dashboard, for `ray job submit`
 bench-setup: ## an environment of its own with TRL, for bench-trl
 	@PYTHON=$(PYTHON) bash launch/bench_setup.sh .venv-trl
 
-bench-overlap: setup ## what streaming saves, and what MEL costs
-	@$(RUN) -m benchmarks.step_overlap $(ARGS)
+bench-overlap: $(CPU_VENV)/.ready ## what streaming saves, and what MEL costs
+	@$(CPU_RUN) -m benchmarks.step_overlap $(ARGS)
 
-bench-async: setup ## what it brings to explore and learn at the same time
-	@$(RUN) -m benchmarks.async_step $(ARGS)
+bench-async: $(CPU_VENV)/.ready ## what it brings to explore and learn at the same time
+	@$(CPU_RUN) -m benchmarks.async_step $(ARGS)
 
-bench-async-sim: setup ## the real driver over 8 to 64 simulated engines
-	@$(RUN) -m benchmarks.async_sim $(ARGS)
+bench-async-sim: $(CPU_VENV)/.ready ## the real driver over 8 to 64 simulated engines
+	@$(CPU_RUN) -m benchmarks.async_sim $(ARGS)
 
-async-table: setup ## the table of docs/async.md: learning at staleness 0 to 4; resumable, 40 minutes on two cores
-	@$(RUN) -m benchmarks.async_table $(ARGS)
+async-table: $(CPU_VENV)/.ready ## the table of docs/async.md: learning at staleness 0 to 4; resumable, 40 minutes on two cores
+	@$(CPU_RUN) -m benchmarks.async_table $(ARGS)
 
-bench-trl: setup bench-setup ## our GRPO step against TRL's
-	@$(RUN) -m benchmarks.vs_trl --trl-python .venv-trl/bin/python $(ARGS)
+bench-trl: $(CPU_VENV)/.ready bench-setup ## our GRPO step against TRL's
+	@$(CPU_RUN) -m benchmarks.vs_trl --trl-python .venv-trl/bin/python $(ARGS)
 
-bench-sync: setup ## weight sync against a memory copy
-	@$(RUN) -m benchmarks.weight_sync $(ARGS)
+bench-sync: $(CPU_VENV)/.ready ## weight sync against a memory copy
+	@$(CPU_RUN) -m benchmarks.weight_sync $(ARGS)
 
-bench-verifier: setup ## judgements per second against Math-Verify
-	@$(RUN) -m benchmarks.verifier $(ARGS)
+bench-verifier: $(CPU_VENV)/.ready ## judgements per second against Math-Verify
+	@$(CPU_RUN) -m benchmarks.verifier $(ARGS)
 
-bench-verifier-quality: setup ## right answers missed, wrong ones credited, on real sets, beside Math-Verify
-	@$(RUN) -m benchmarks.verifier_quality $(ARGS)
+bench-verifier-quality: $(CPU_VENV)/.ready ## right answers missed, wrong ones credited, on real sets, beside Math-Verify
+	@$(CPU_RUN) -m benchmarks.verifier_quality $(ARGS)
 
 bench-policy: setup ## the policy step alone on a random Qwen3 (4B on a GPU)
 	@$(RUN) -m benchmarks.policy_step $(ARGS)
 
-embedded-table: setup ## the table of docs/embedded.md; resumable, hours on two cores
-	@$(RUN) -m benchmarks.embedded_table $(ARGS)
+embedded-table: $(CPU_VENV)/.ready ## the table of docs/embedded.md; resumable, hours on two cores
+	@$(CPU_RUN) -m benchmarks.embedded_table $(ARGS)
 
 clean: ## remove environments and caches; runs stay
-	rm -rf .venv .venv-trl .venv-peers .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .venv-cpu .venv-trl .venv-peers .pytest_cache .ruff_cache .mypy_cache

@@ -86,6 +86,29 @@ def summed(phases: dict[str, float]) -> float:
     return sum(seconds for name, seconds in phases.items() if name != AT_THE_SAME_TIME)
 
 
+def on_gpus(transport: str, engines: int) -> list[str]:
+    """A rank and the engines, each with a GPU of its own for NCCL, else one engine and the rank on one."""
+    if transport != "nccl":
+        return ["cluster=1x1", "model.dtype=bfloat16", "model.max_context=2048"]
+    return ["cluster=1x8", f"cluster.gpus_per_node={1 + engines}", "cluster.policy.ranks=1", "model.dtype=bfloat16",
+            "model.max_context=2048"]  # fmt: skip
+
+
+async def measure_on_gpus(model: Path, words: Sequence[str], engines: int, rounds: int) -> dict[str, float]:
+    """Seconds of a publish; the phases inside are not asked for."""
+    overrides = [f"model.path={model}", f"cluster.rollout.engines={engines}", *words]
+    async with running_pools(overrides) as (_, prepared, pools):
+        copy, found = PlainCopy(prepared.weight_bytes), []
+        for version in range(1, rounds + 3):
+            copy.seconds()
+            copied, started = copy.seconds(), time.perf_counter()
+            await pools.publisher.publish(version)
+            found.append({"sync_s": time.perf_counter() - started, "copy_s": copied, "sent_mb": 0.0})
+        size = prepared.weight_bytes / 1e6
+    figures = {"mb": size} | medians(found[2:])
+    return figures | {"sync_over_copy": figures["sync_s"] / figures["copy_s"]}
+
+
 async def measure(model: Path, words: Sequence[str], engines: int, rounds: int, changes: bool) -> dict[str, float]:
     overrides = [f"model.path={model}", f"cluster.rollout.engines={engines}", "cluster.rollout.kv_cache_mib=256",
                  f"cluster.rollout.threads={CPUS // engines}", *words]  # fmt: skip
@@ -121,14 +144,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--models", nargs="+", choices=SHAPES, default=list(SHAPES))
-    parser.add_argument("--transports", nargs="+", choices=("shm", "gloo"), default=["shm", "gloo"])
+    parser.add_argument("--transports", nargs="+", choices=("shm", "gloo", "nccl"), default=["shm", "gloo"])
     parser.add_argument("--engines", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--forms", nargs="+", choices=("dense", "delta"), default=["dense", "delta"])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     arguments = parser.parse_args()
     figures: dict[str, float] = {}
 
     def run(key: str, title: str, model: Path, words: Sequence[str], engines: int, changes: bool = False) -> None:
-        measured = asyncio.run(measure(model, words, engines, arguments.rounds, changes))
+        if arguments.device == "cuda":
+            measured = asyncio.run(measure_on_gpus(model, words, engines, arguments.rounds))
+        else:
+            measured = asyncio.run(measure(model, words, engines, arguments.rounds, changes))
         show(title, measured)
         figures.update(
             {f"{key}_{name.replace(', ', '_').replace(' ', '_')}": value for name, value in measured.items()}
@@ -139,6 +166,8 @@ def main() -> None:
             model = random_model(Path(scratch) / name, name)
             for transport in arguments.transports:
                 words = [f"cluster.weight_transfer={transport}"]
+                if arguments.device == "cuda":
+                    words += on_gpus(transport, arguments.engines[0])
                 for engines in arguments.engines if "dense" in arguments.forms else []:
                     run(
                         f"{name}_{transport}_{engines}",

@@ -35,11 +35,12 @@ print(*(port(number) for number in (int(sys.argv[1]), int(sys.argv[2]), 0, 0, 0,
 PY
 )
 read -r port dashboard agent agent_grpc metrics client environments <<<"$ports"
+cluster=$(if nvidia-smi -L >/dev/null 2>&1; then echo " cluster=1x1"; fi) # the CUDA build has no engine for CPU
 cat <<TXT
 A Ray head on this machine, port $port, dashboard at http://127.0.0.1:$dashboard (Ctrl-C ends it). In another terminal:
 
   export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$RAY_AUTH_TOKEN_PATH RAY_API_SERVER_ADDRESS=http://127.0.0.1:$dashboard
-  $venv/bin/ray job submit --working-dir . -- $venv/bin/python -m mel_ray.main run.dir=$PWD/runs run.name=first run.resume=auto
+  $venv/bin/ray job submit --working-dir . -- $venv/bin/python -m mel_ray.main run.dir=$PWD/runs run.name=first run.resume=auto$cluster
 
 The same command again continues the run.
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The first hour on a GPU: bash launch/gpu_smoke.sh .venv [folder]
-# Runs the tests that need a GPU and the policy's benchmark, and writes one page, report.md, that says how it went.
+# Runs the tests that need a GPU and the benchmarks of the policy and of weight sync, and writes one page, report.md, that says how it went.
 # MEL_RAY_GPU_MODEL=/my/0.5b takes that model instead of random weights.
 set -uo pipefail
 venv=${1:-.venv}
@@ -23,6 +23,12 @@ failed=0
 : >"$folder/table"
 run tests "$venv/bin/python" -m pytest -v -m gpu -rs tests/gpu
 run policy_step "$venv/bin/python" -m benchmarks.policy_step --rounds 2 --hidden 1024 --layers 28 --heads 16 --mlp 3072
+count=$(nvidia-smi -L | wc -l)
+if [ "$count" -ge 2 ]; then
+  run weight_sync "$venv/bin/python" -m benchmarks.weight_sync --device cuda --transports nccl gloo --engines 1 --forms dense
+else
+  run weight_sync "$venv/bin/python" -m benchmarks.weight_sync --device cuda --transports shm gloo --engines 1 --forms dense
+fi
 {
   echo "# The first hour on a GPU"
   echo
@@ -46,7 +52,11 @@ for p in ("torch", "vllm", "deepspeed", "transformers", "ray"): print("   ", p, 
   echo
   tail -n 1 "$folder/policy_step.log" | sed 's/^/    /'
   echo
-  echo "Where something failed, please send this folder ($folder) with an issue: the page and the logs next to it."
+  echo "## Weights to the engines"
+  echo
+  tail -n 1 "$folder/weight_sync.log" | sed 's/^/    /'
+  echo
+  echo "Please send this page with an issue; where something failed, the whole folder ($folder) with its logs."
 } >"$folder/report.md"
 rm -f "$folder/table"
 echo "gpu-smoke: $folder/report.md"

@@ -22,7 +22,13 @@ fi
 "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' ||
   { echo "mel_ray needs Python 3.11 or 3.12; set PYTHON=python3.11 (found $("$python" --version))" >&2; exit 2; }
 echo "setup: Python $("$python" -c 'import platform; print(platform.python_version())'), the $extra extra, into $venv"
+# The two builds of vLLM share a folder, and a CPU torch satisfies the CUDA build's requirement: never one over the other.
+if [ -f "$venv/.extra" ] && [ "$(cat "$venv/.extra")" != "$extra" ]; then
+  echo "setup: $venv has the $(cat "$venv/.extra") build, and is made anew"
+  "$python" -m venv --clear "$venv"
+fi
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+printf '%s' "$extra" >"$venv/.extra"
 "$venv/bin/python" -m pip install --quiet uv 2>&1 | grep -v "^WARNING: Location" || true
 
 # uv does not read pip's configuration: hand over where pip looks. A place with a CPU torch would win over the CUDA one.
@@ -48,7 +54,7 @@ fi
 needed='import ray, torch, vllm'
 # vLLM loads its kernels late, and they need the driver's library.
 if [ "$extra" = gpu ]; then needed="$needed; assert torch.version.cuda, 'torch is a CPU build'"; fi
-if [ "$extra" = gpu ] && [ -n "$found" ]; then needed="$needed; import vllm._C; torch.zeros(1, device='cuda')"; fi
+if [ "$extra" = gpu ] && [ -n "$found" ]; then needed="$needed; import vllm._C_stable_libtorch; torch.zeros(1, device='cuda')"; fi
 "$venv/bin/python" -c "$needed" 2>/dev/null ||
   { echo "setup: the installed packages do not work; run: $venv/bin/python -c \"$needed\"" >&2; exit 1; }
 if [ "$extra" = gpu ] && [ -z "$found" ]; then

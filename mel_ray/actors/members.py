@@ -47,12 +47,13 @@ class Members(Generic[M]):
     def __init__(
         self, count: int, start: Callable[[int], M], incidents: Incidents | None = None,
         changed: Callable[[], None] = lambda: None, has_node: Callable[[int], bool] = lambda number: True,
-        patience: float = 600.0,
+        patience: float = 600.0, heals: bool = True,
     ) -> None:  # fmt: skip
         """`changed` hears of every change of `healthy` or `failure`. `has_node`: whether the node of a member is there.
-        A pool without any member waits so many seconds (`patience`) for a node that has room for one."""
+        A pool without any member waits so many seconds (`patience`) for a node that has room for one. Where it does not
+        `heal`, the first loss is the pool's failure."""
         self._start, self.incidents, self._changed = start, incidents or Incidents(), changed
-        self._has_node, self._patience = has_node, patience
+        self._has_node, self._patience, self._heals = has_node, patience, heals
         self.all = [start(number) for number in range(count)]
         self.failure: PoolError | None = None
         self.serve: Callable[[M], Awaitable[None]] | None = None  # what a new member needs besides its start
@@ -110,6 +111,10 @@ class Members(Generic[M]):
         """Start another one in its place; nothing happens where that has begun."""
         number = next((number for number, one in enumerate(self.all) if one is member), None)
         if number is None or not self.is_healthy(member):
+            return
+        if not self._heals:
+            self._gone, self.failure = set(range(len(self.all))), why
+            self._changed()
             return
         self._healing[number] = asyncio.create_task(self._heal(number, why))
         left = len(self.healthy)

@@ -1,10 +1,10 @@
-"""What every node must find on its own disks, asked before any actor starts: the model, and the run folder where ranks
-write their part of a checkpoint."""
+"""What every node must have, asked before any actor starts: the model and the run folder on its disks, and memory
+enough on its devices and for its actors."""
 
 import asyncio
 import secrets
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mel_ray.actors.handles import settle
 from mel_ray.config.bundles import Node
+from mel_ray.config.plan import Machine, this_machine
 from mel_ray.records.problem import ConfigError, Problem
 
 SECONDS = 120.0
+LARGE = ("rollout", "experience-engine", "policy")  # pools whose actors hold a model
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +26,10 @@ class Found:
 
     has_model: bool
     has_token: bool
+    machine: Machine | None = None
 
 
+Judge = Callable[[Machine], Sequence[Problem]]  # what a machine lacks for its part of the plan
 Finder = Callable[[Path], Path]  # the model's folder on the node it is called on; a ConfigError where it has none
 
 
@@ -36,7 +40,7 @@ def look(find: Finder, folder: str, token: str | None) -> Found:
         has_model = True
     except ConfigError:
         has_model = False
-    return Found(has_model, token is None or Path(token).exists())
+    return Found(has_model, token is None or Path(token).exists(), this_machine())
 
 
 def problems_of(
@@ -56,14 +60,30 @@ def problems_of(
     return problems
 
 
-async def check_nodes(nodes: Mapping[tuple[str, int], Node], find: Finder, folder: Path, run_dir: Path | None) -> None:
-    """Ask every node that will have an actor. Nothing is asked where all are on the driver's own node.
+def lacking_memory(found: Mapping[Node, Found], judge: Judge) -> list[Problem]:
+    """Each problem once, with the first node that has it; nodes are often alike."""
+    problems: dict[str, Problem] = {}
+    for node, one in found.items():
+        for problem in judge(one.machine) if one.machine else ():
+            named = replace(problem, why=f"on node {node.name} {problem.why}")
+            problems.setdefault(str(problem), named)
+    return list(problems.values())
+
+
+async def check_nodes(
+    nodes: Mapping[tuple[str, int], Node], find: Finder, folder: Path, run_dir: Path | None,
+    judge: Judge = lambda machine: (),
+) -> None:  # fmt: skip
+    """Ask every node that will have an actor. Of the driver's own, alone, only the memory is asked.
 
     Raises:
         ConfigError: a node lacks something.
     """
     distinct = list({node.node_id: node for node in nodes.values()}.values())
+    workers = {node.node_id for (pool, _), node in nodes.items() if pool in LARGE}
     if {node.node_id for node in distinct} == {ray.get_runtime_context().get_node_id()}:
+        if problems := judge(this_machine()):
+            raise ConfigError(list(problems))
         return
     token = run_dir / f".seen-by-all-nodes-{secrets.token_hex(8)}" if run_dir else None
     if token:
@@ -76,7 +96,9 @@ async def check_nodes(nodes: Mapping[tuple[str, int], Node], find: Finder, folde
         if token:
             token.unlink(missing_ok=True)
     writers = {node for (pool, _), node in nodes.items() if pool == "policy"}
-    if problems := problems_of(dict(zip(distinct, found, strict=True)), folder, run_dir, writers):
+    by_node = dict(zip(distinct, found, strict=True))
+    with_actors = {node: one for node, one in by_node.items() if node.node_id in workers}
+    if problems := problems_of(by_node, folder, run_dir, writers) + lacking_memory(with_actors, judge):
         raise ConfigError(problems)
 
 

@@ -6,6 +6,7 @@ and waits without a word where the bundles do not fit. So the nodes are chosen b
 is free.
 """
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,6 +23,7 @@ from mel_ray.records.problem import ConfigError, counted
 
 NODE_LABEL = "ray.io/node-id"
 Member = tuple[str, int]  # a pool and the number of its actor
+LOOK = 2.0  # seconds between two looks at the nodes
 PATIENCE = 15.0  # seconds in which actors of a run before this one may still be ending
 
 
@@ -80,10 +82,19 @@ class Placement:
         Raises:
             PoolError: it could not within `seconds`.
         """
+        reserved = asyncio.ensure_future(settle(self._first.ready(), "the cluster", "reservation", seconds))
         try:
-            await settle(self._first.ready(), "the cluster", "reservation", seconds)
+            while not reserved.done():
+                await asyncio.wait([reserved], timeout=LOOK)
+                alive = {one["NodeID"] for one in ray.nodes() if one["Alive"]}
+                gone = sorted({node.name for node in self.nodes.values() if node.node_id not in alive})
+                if gone and not reserved.done():
+                    raise PoolError(f"node {', '.join(gone)} is gone, which was to have actors of this run")
+            await reserved
         except PoolError as error:
             raise PoolError(f"the resources of the plan were not reserved: {error}") from error
+        finally:
+            reserved.cancel()
 
     def options(self, plan: PoolPlan, number: int) -> dict[str, Any]:
         """For `.options(...)` of a pool's actor. Where its node is gone, another one is chosen.

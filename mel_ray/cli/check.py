@@ -2,19 +2,17 @@
 
 import os
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 
 from mel_ray.cli.app import EXIT_CODES, asks_for_help
 from mel_ray.config.checks import find_problems, find_resource_problems
 from mel_ray.config.hours import hours_text
 from mel_ray.config.load import compose_config, continued_config, names_group
-from mel_ray.config.memory_estimate import GB, ModelSize, find_memory_problems, memory_text
+from mel_ray.config.memory_estimate import GB, find_memory_problems, memory_text
 from mel_ray.config.plan import make_plan, this_machine
 from mel_ray.config.schema import AlgorithmConfig, Config, RewardConfig
 from mel_ray.data.chat import ChatTokenizer
-from mel_ray.data.model_folder import find_folder
-from mel_ray.data.model_size import model_size
+from mel_ray.data.model_size import size_of_model
 from mel_ray.data.prepare import Prepared, prepare
 from mel_ray.mel.writer import abstraction_prompt
 from mel_ray.policy.registry import ALGORITHMS
@@ -24,8 +22,6 @@ from mel_ray.rewards.reward_problems import find_reward_problems
 from mel_ray.run.bottleneck import gain_text, last_alternating_run
 from mel_ray.run.folder import RunFolder, find_run_problems
 from mel_ray.run.resume import change_lines
-
-SMALL = 256 << 20  # bytes of weights that fit any machine
 
 
 def checked_and_prepared(config: Config, with_training_data: bool = True) -> Prepared:
@@ -49,22 +45,6 @@ def checked_and_prepared(config: Config, with_training_data: bool = True) -> Pre
     if problems:
         raise ConfigError(problems)
     return prepared
-
-
-def size_of_model(config: Config) -> ModelSize | None:
-    """From its config.json alone, which is all that is fetched of a hub id; None where it cannot be had, or where the
-    model is so small that it fits any machine."""
-    try:
-        folder = find_folder(config.model.path, ["config.json"])
-        weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-        if config.cluster.device == "cpu" and 0 < weights < SMALL:
-            return None
-        return _size(folder)
-    except Exception:  # a model's own configuration class raises anything; the other checks say what is wrong
-        return None
-
-
-_size = lru_cache(maxsize=1)(model_size)
 
 
 def _memory(config: Config) -> tuple[float, float | None]:
@@ -125,6 +105,8 @@ def check(arguments: Sequence[str]) -> None:
         for line in change_lines(RunFolder(Path(config.run.dir) / config.run.name).config, config):
             print(line)
     size = size_of_model(config)
+    if size is None and config.cluster.device == "cuda":
+        print(f"\nno estimate of memory: the config.json of {config.model.path} cannot be read here\n")
     if size is not None:
         print(f"\n{memory_text(config, size, _memory(config)[0])}")
         if config.cluster.device == "cuda":

@@ -166,7 +166,11 @@ class TrainingRun:
         if self._state.step > self._reached:
             self._reached, self._attempts = self._state.step, 0
         self._attempts += 1
-        lost = cause if isinstance(cause, LostRecords) else await pools.policy.loss_behind(cause)
+        lost: LostActor | LostRecords | None
+        if isinstance(cause, LostRecords) or (isinstance(cause, LostActor) and self._config.cluster.colocated):
+            lost = cause
+        else:
+            lost = await pools.policy.loss_behind(cause)
         if self._attempts > ATTEMPTS or (isinstance(lost, LostActor) and lost.is_full and self._has_halved):
             return None
         return lost

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 
-from mel_ray.config.cluster import PolicyPoolConfig
+from mel_ray.config.cluster import ClusterConfig, PolicyPoolConfig
 from mel_ray.config.driving_checks import find_driving_problems
 from mel_ray.config.plan import Machine, make_plan
 from mel_ray.config.schema import AlgorithmConfig, Config, SourceConfig
@@ -230,9 +231,49 @@ def _cluster(config: Config) -> Iterator[Problem]:
             f"an engine must fit one node of {counted(cluster.gpus_per_node, 'GPU')}",
             "lower it",
         )
+    if cluster.device == "cuda":
+        yield from _gpus(config)
+    yield from _attention(cluster)
     yield from _sharing(cluster.policy)
     if cluster.colocated:
         yield from _colocated(config)
+
+
+def _gpus(config: Config) -> Iterator[Problem]:
+    """The plan against the cluster that it says it is for, and an engine's batch."""
+    cluster, plan = config.cluster, make_plan(config)
+    declared = cluster.nodes * cluster.gpus_per_node
+    if plan.gpus > declared:
+        why = f"the plan needs {counted(plan.gpus, 'GPU')}, and cluster.nodes={cluster.nodes} x cluster.gpus_per_node="
+        remedy = "lower cluster.rollout.engines, its tensor_parallel or cluster.policy.ranks"
+        yield Problem("cluster", None, f"{why}{cluster.gpus_per_node} are {declared}", remedy)
+    rollout = cluster.rollout
+    if rollout.max_batched_tokens < rollout.max_sequences:
+        why = f"an engine that runs {rollout.max_sequences} sequences computes as many tokens in a step"
+        remedy = f"use at least cluster.rollout.max_sequences={rollout.max_sequences}"
+        yield Problem("cluster.rollout.max_batched_tokens", rollout.max_batched_tokens, why, remedy)
+    if rollout.memory_share > 0.98:
+        why = "CUDA itself needs memory, and an engine that takes all of it cannot start"
+        yield Problem("cluster.rollout.memory_share", rollout.memory_share, why, "use at most 0.98")
+
+
+ATTENTION = {"sdpa": None, "eager": None, "flex_attention": None, "flash_attention_2": "flash_attn",
+             "flash_attention_3": "flash_attn_interface"}  # and the package that it needs  # fmt: skip
+
+
+def _attention(cluster: ClusterConfig) -> Iterator[Problem]:
+    name, key = cluster.policy.attention, "cluster.policy.attention"
+    if "/" in name:
+        return  # a kernel of the hub
+    if name not in ATTENTION:
+        yield Problem(key, name, "there is no such attention", f"use one of {', '.join(ATTENTION)}")
+        return
+    package = ATTENTION[name]
+    if package and cluster.device == "cpu":
+        yield Problem(key, name, "it runs on GPUs alone", "use sdpa")
+    elif package and find_spec(package) is None:
+        remedy = "install it as docs/cluster.md says, or use sdpa"
+        yield Problem(key, name, f"its package {package} is not installed here", remedy)
 
 
 def _colocated(config: Config) -> Iterator[Problem]:
@@ -278,6 +319,14 @@ def _sharing(policy: PolicyPoolConfig) -> Iterator[Problem]:
 LEAST_SHARED = 1 << 30  # bytes of /dev/shm; Docker gives 64 MiB
 
 
+def find_shared_memory_problems(config: Config, machine: Machine, where: str) -> list[Problem]:
+    shared = machine.shared_memory
+    if config.cluster.device != "cuda" or shared is None or shared >= LEAST_SHARED:
+        return []
+    why = f"NCCL and vLLM's workers exchange through /dev/shm, which has {shared / (1 << 20):.0f} MiB on {where}"
+    return [Problem("cluster", None, why, "give it at least 1 GiB, e.g. docker run --shm-size=8g")]
+
+
 def find_resource_problems(config: Config, machine: Machine) -> list[Problem]:
     """Problems of the configuration on this machine or cluster."""
     plan, where = make_plan(config), "the cluster" if machine.is_cluster else "this machine"
@@ -291,11 +340,7 @@ def find_resource_problems(config: Config, machine: Machine) -> list[Problem]:
                 "choose a smaller cluster= preset or lower cluster.rollout.engines and cluster.policy.ranks",
             )
         )
-    shared = machine.shared_memory
-    if config.cluster.device == "cuda" and shared is not None and shared < LEAST_SHARED:
-        why = f"NCCL and vLLM's workers exchange through /dev/shm, which has {shared / (1 << 20):.0f} MiB on {where}"
-        remedy = "give it at least 1 GiB, e.g. docker run --shm-size=8g"
-        problems.append(Problem("cluster", None, why, remedy))
+    problems += find_shared_memory_problems(config, machine, where)
     if config.cluster.device == "cpu" and config.cluster.policy.ranks > machine.cpus:
         problems.append(
             Problem(

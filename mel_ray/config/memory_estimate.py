@@ -10,6 +10,7 @@ from mel_ray.config.cluster import PolicyPoolConfig
 from mel_ray.config.schema import Config
 from mel_ray.config.section import algorithms
 from mel_ray.records.problem import Problem
+from mel_ray.weights.registry import transport_of
 
 GB = 1_000_000_000
 ITEM = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -17,6 +18,7 @@ REDUCE_BUCKET = 500_000_000  # elements of the buffer in which DeepSpeed collect
 LIVE = 1_000_000_000  # parameters that DeepSpeed keeps gathered at most
 CUDA_CONTEXT = 2.5 * GB  # kernels, libraries, communicators
 ENGINE_OVERHEAD = 4 * GB  # activations and CUDA graphs of vLLM
+SMALL_CHUNK = 1024  # positions whose logits are in memory at a time, where memory is short
 HOST_OF_ACTOR = 6 * GB  # libraries, pinned buffers, what is read while loading
 
 
@@ -99,10 +101,19 @@ def _activations(config: Config, pool: PolicyPoolConfig, size: ModelSize, item: 
     stored = size.layers * tokens * size.hidden * item + layer if pool.gradient_checkpointing else size.layers * layer
     # A piece of the logits in float32, their softmax, and the gradients of both.
     pieces = 4.0 * 4 * min(tokens, pool.logprob_chunk) * size.vocabulary
-    return {"activations": stored, "head pieces": pieces}
+    parts = {"activations": stored, "head pieces": pieces}
+    if pool.attention == "eager":
+        heads = max(1, size.hidden // size.head_size)
+        # Scores, their softmax in float32 and back: of the longest row, whose tokens see each other.
+        parts["attention scores"] = heads * float(config.model.max_context) ** 2 * (item + 4)
+    elif pool.packing == "packed" and pool.attention == "sdpa":
+        parts["attention mask"] = float(max(pool.token_budget, config.model.max_context)) ** 2 * (item + 1)
+    return parts
 
 
-PASSING = ("activations", "head pieces", "gathered weights", "optimizer step")
+PASSING = (
+    "activations", "head pieces", "attention scores", "attention mask", "gathered weights", "optimizer step",
+)  # fmt: skip
 
 
 def resident(need: Need) -> float:
@@ -139,7 +150,8 @@ def checkpoint_need(config: Config, size: ModelSize) -> Need:
 
 
 def node_need(config: Config, size: ModelSize) -> Need:
-    """Host memory of the node that holds the most; rank 0 also holds the model once while it is exported."""
+    """Host memory of the node that holds the most. A checkpoint is copied before it is written, and rank 0 holds the
+    model once while it is exported. Weights that do not travel by NCCL pass through buffers on the host."""
     cluster, item = config.cluster, ITEM[config.model.dtype]
     trained, policy = trained_parameters(config, size), cluster.policy
     nodes = max(1, cluster.nodes)
@@ -148,14 +160,25 @@ def node_need(config: Config, size: ModelSize) -> Need:
     if cluster.device == "cpu":
         each = rank_need(config, size).total + 1.0 * GB
         engine = engine_need(config, size, 0.0).total + 1.0 * GB
-        return Need(
-            "node", {"ranks": ranks * each, "engines": engines * engine, "export": float(item * size.parameters)}
-        )
-    parts: dict[str, float] = {"actors": HOST_OF_ACTOR * (ranks + engines * cluster.rollout.tensor_parallel)}
+        parts = {"ranks": ranks * each, "engines": engines * engine}
+        if policy.offload:  # it is the same memory here
+            parts["optimizer"] = ranks * sum(_optimizer_parts(config, trained).values())
+        return Need("node", parts | _durability(config, size, ranks))
+    parts = {"actors": HOST_OF_ACTOR * (ranks + engines * cluster.rollout.tensor_parallel)}
     if policy.offload:
         parts["optimizer"] = ranks * sum(_optimizer_parts(config, trained).values())
-    parts["export"] = float(item * size.parameters)
+    parts |= _durability(config, size, ranks)
+    buffers = {"gloo": engines, "shm": 1}.get(transport_of(cluster), 0)
+    if buffers:
+        parts["weights on their way"] = buffers * float(item * size.parameters)
     return Need("node", parts)
+
+
+def _durability(config: Config, size: ModelSize, ranks: int) -> dict[str, float]:
+    """What checkpoints and the export need of a node with as many ranks."""
+    share = ranks / config.cluster.policy.ranks
+    model = float(ITEM[config.model.dtype] * size.parameters)
+    return {"copy of a checkpoint": share * checkpoint_need(config, size).total, "export": model}
 
 
 def find_memory_problems(
@@ -169,7 +192,7 @@ def find_memory_problems(
             why = f"a rank needs about {rank.total / GB:.0f} GB ({parts_text(rank)}) and a GPU has {gpu_bytes / GB:.0f}"
             yield Problem("cluster.policy.ranks", cluster.policy.ranks, why, _rank_remedy(config, size, gpu_bytes))
         if cluster.colocated and rank.total <= gpu_bytes:
-            yield from _shared_gpu(config, rank, engine_need(config, size, gpu_bytes), gpu_bytes)
+            yield from _shared_gpu(config, size, rank, gpu_bytes)
         tokens, context = kv_tokens(config, size, gpu_bytes), config.model.max_context
         if tokens < context:
             weights = engine_need(config, size, gpu_bytes).parts["weights"]
@@ -185,9 +208,24 @@ def find_memory_problems(
         yield Problem("cluster", None, why, "use a smaller model, fewer actors on a node, or larger nodes")
 
 
-def _shared_gpu(config: Config, rank: Need, engine: Need, gpu_bytes: float) -> Iterator[Problem]:
+def _smaller_steps(config: Config, size: ModelSize, gpu_bytes: float) -> str:
+    """The keys that make a rank's peak larger than it need be, if changing them is enough; else nothing."""
+    policy, changes = config.cluster.policy, dict[str, object]()
+    if policy.token_budget > config.model.max_context:
+        changes["token_budget"] = config.model.max_context
+    if not policy.gradient_checkpointing:
+        changes["gradient_checkpointing"] = True
+    if policy.logprob_chunk > SMALL_CHUNK:
+        changes["logprob_chunk"] = SMALL_CHUNK
+    if not changes or rank_need(_with_policy(config, changes), size).total > gpu_bytes:
+        return ""
+    return "use " + " ".join(f"cluster.policy.{name}={str(value).lower()}" for name, value in changes.items())
+
+
+def _shared_gpu(config: Config, size: ModelSize, rank: Need, gpu_bytes: float) -> Iterator[Problem]:
     """A rank rests while the engine explores; the engine sleeps while the rank trains, but for its context."""
     share, less = config.cluster.rollout.memory_share, _less_of_a_rank(config)
+    engine = engine_need(config, size, gpu_bytes)
     if resident(rank) + engine.total > gpu_bytes:
         left = int((1 - resident(rank) / gpu_bytes) * 100) / 100
         why = (
@@ -199,7 +237,9 @@ def _shared_gpu(config: Config, rank: Need, engine: Need, gpu_bytes: float) -> I
             f"a training rank needs about {rank.total / GB:.0f} GB and the sleeping engine {CUDA_CONTEXT / GB:.1f}, "
             f"and the GPU has {gpu_bytes / GB:.0f}"
         )
-        yield Problem("cluster.colocated", True, why, f"lower cluster.policy.token_budget{less}")
+        fewer = _smaller_steps(config, size, gpu_bytes - CUDA_CONTEXT)
+        remedy = fewer or f"lower model.max_context={config.model.max_context}"
+        yield Problem("cluster.colocated", True, why, f"{remedy}{less}")
 
 
 def _less_of_a_rank(config: Config) -> str:
@@ -226,7 +266,7 @@ def _rank_remedy(config: Config, size: ModelSize, gpu_bytes: float) -> str:
     fewer = policy.token_budget // 2
     if fewer >= config.model.max_context and fits(token_budget=fewer):
         found.append(f"use cluster.policy.token_budget={fewer}")
-    return " or ".join(found) or "use more GPUs or a smaller model"
+    return " or ".join(found) or _smaller_steps(config, size, gpu_bytes) or "use more GPUs or a smaller model"
 
 
 def _with_policy(config: Config, changes: Mapping[str, object]) -> Config:
@@ -249,7 +289,7 @@ def memory_text(config: Config, size: ModelSize, gpu_bytes: float) -> str:
     lines.append(f"  an engine holds {kv_tokens(config, size, gpu_bytes):,} tokens of keys and values at a time")
     checkpoint = checkpoint_need(config, size)
     export = ITEM[config.model.dtype] * size.parameters
-    disk = checkpoint.total * (config.checkpoint.keep + 1) + export
+    disk = checkpoint.total * (config.checkpoint.keep + 1 + bool(config.checkpoint.keep_best)) + export
     lines.append(
         f"  checkpoint  {checkpoint.total / GB:>7.1f}  on disk; at most {disk / GB:.1f} with those kept, one in the "
         "making and the export"

@@ -141,4 +141,4 @@ def disk_bytes(config: Config, weight_bytes: int) -> int:
     if config.mel.enabled:
         floats += 2 * (config.mel.combination == "separate") + (config.mel.reptile.every > 0)
     states = floats if config.model.dtype == "float32" else 2 * floats
-    return weight_bytes * (states * (config.checkpoint.keep + 1) + 1) + (8 << 20)
+    return weight_bytes * (states * (config.checkpoint.keep + 1 + bool(config.checkpoint.keep_best)) + 1) + (8 << 20)

@@ -164,6 +164,7 @@ class Loop:
 
     async def _give_weights(self, version: int) -> None:
         if self.cfg.cluster.colocated:
+            await self.learner.policy.rest()
             await self.engines.wake("weights")
         await self.publisher.publish(version, self.cfg.driver.keep_kv)
         if self.cfg.cluster.colocated:

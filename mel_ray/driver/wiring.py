@@ -19,11 +19,13 @@ from mel_ray.actors.members import Members
 from mel_ray.actors.node_checks import check_nodes
 from mel_ray.actors.object_store import RayStore
 from mel_ray.actors.placement import Placement
-from mel_ray.config.checks import find_resource_problems
+from mel_ray.config.checks import find_resource_problems, find_shared_memory_problems
+from mel_ray.config.memory_estimate import GB, find_memory_problems
 from mel_ray.config.plan import Machine, Plan, make_plan, this_machine
 from mel_ray.config.schema import Config
 from mel_ray.data.interleave import stream_of
 from mel_ray.data.model_folder import on_this_node
+from mel_ray.data.model_size import size_of_model
 from mel_ray.driver.batches import Asked, Batches
 from mel_ray.driver.buffer import Buffer
 from mel_ray.driver.explorer import Explorer
@@ -37,7 +39,7 @@ from mel_ray.mel.memory import Memory
 from mel_ray.policy.policy_pool import PolicyPool
 from mel_ray.policy.policy_settings import PolicySettings
 from mel_ray.records.ports import Archive
-from mel_ray.records.problem import ConfigError
+from mel_ray.records.problem import ConfigError, Problem
 from mel_ray.records.trajectory import Prompt
 from mel_ray.rewards.verifier_pool import VerifierPool
 from mel_ray.rollout.engine_pool import EnginePool
@@ -47,6 +49,17 @@ from mel_ray.run.folder import replayed_order
 from mel_ray.run.order_file import read_order, versions_of
 from mel_ray.weights.publisher import WeightPublisher
 from mel_ray.weights.registry import TRANSPORTS, transport_of
+
+
+def find_machine_problems(config: Config, machine: Machine) -> list[Problem]:
+    """Where a node has too little memory for its part of the plan."""
+    problems = find_shared_memory_problems(config, machine, "it")
+    size = size_of_model(config)
+    if size is not None:
+        gpu = machine.gpu_memory or config.cluster.gpu_memory * GB
+        problems += find_memory_problems(config, size, gpu, machine.memory)
+    return problems
+
 
 OBJECT_STORE_BYTES = 512 << 20  # of a local cluster; trajectories are small
 
@@ -116,7 +129,11 @@ class SamplingPools:
         """Wait for the plan's resources, and see that every node has what its actors need."""
         await self._placement.ready(self.config.cluster.deadlines.start)
         run_dir = self._logs.parent if self._logs else None
-        await check_nodes(self._placement.nodes, on_this_node, self._model_folder, run_dir)
+        await check_nodes(self._placement.nodes, on_this_node, self._model_folder, run_dir, self._lacking)
+
+    def _lacking(self, machine: Machine) -> list[Problem]:
+        """What a node lacks of memory; a machine of its own was checked before."""
+        return find_machine_problems(self.config, machine) if os.environ.get("RAY_ADDRESS") else []
 
     def _engine_pool(self, name: str) -> EnginePool:
         config = self.config

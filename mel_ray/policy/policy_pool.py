@@ -106,6 +106,9 @@ class PolicyActor:
             pass
         return ""
 
+    def rest(self) -> None:
+        self._policy.rest()
+
     def update_info(self) -> dict[str, Any]:
         return self._sender.update_info()
 
@@ -242,6 +245,10 @@ class PolicyPool:
             )
         )
         return scored[:: self._sharers]
+
+    async def rest(self) -> None:
+        """Leave the GPUs to the engines; the ranks keep what they need."""
+        await self._on_all(PolicyActor.rest, self._deadlines.publish)
 
     # -- weights
 

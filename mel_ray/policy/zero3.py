@@ -302,6 +302,11 @@ class Zero3Policy:
             reloaded, _ = model(ids, predicts)
         return float((trained - reloaded).abs().max())
 
+    def rest(self) -> None:
+        """Give the GPU the memory that is not in use, for the engine that is about to wake on it."""
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
     # -- checkpoints
 
     def save(self, folder: Path) -> None:

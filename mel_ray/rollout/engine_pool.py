@@ -188,10 +188,11 @@ class EnginePool:
         self._queue: list[Waiting] = []
         self._tickets = itertools.count()
         self._is_open, self._is_frozen, self._empty = True, False, asyncio.Condition()
+        is_there = partial(has_node, plan, placement=placement)
+        heals = not cluster.colocated  # an engine that starts would meet a rank at work on its GPU
         self.members: Members[Engine] = Members(
-            plan.actors, self._start, incidents, self._admit, partial(has_node, plan, placement=placement),
-            cluster.deadlines.start,
-        )  # fmt: skip
+            plan.actors, self._start, incidents, self._admit, is_there, cluster.deadlines.start, heals
+        )
 
     @property
     def engines(self) -> list[Engine]:

@@ -64,10 +64,10 @@ class AllEngines:
 
     async def sleep(self) -> None:
         """Leave the GPUs to the policy."""
-        await asyncio.gather(*(engine.sleep() for engine in self.engines))
+        await self._on_each(lambda engine: engine.sleep())
 
     async def wake(self, part: Literal["weights", "kv_cache"]) -> None:
-        await asyncio.gather(*(engine.wake(part) for engine in self.engines))
+        await self._on_each(lambda engine: engine.wake(part))
 
     async def abort(self) -> None:
         """End every request; nobody waits for them any more."""

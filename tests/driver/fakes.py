@@ -121,6 +121,9 @@ class FakePolicy:
         is_less_likely = of_reference and row.kind is RowKind.ATTEMPT and row.index == 0
         return np.full(len(self.made(row).pg_weight), -1.25 if is_less_likely else -1.0, dtype=np.float32)
 
+    async def rest(self) -> None:
+        self.world.note("resting", "")
+
     async def snapshot(self, folder: Path) -> None:
         self.saved.append(folder)
 

@@ -22,14 +22,15 @@ def agrees(rows):
     """Three steps that trained, and engine and trainer that give tokens the same probabilities."""
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert any(row.get("policy/grad_norm", 0.0) > 0 for row in rows)
-    for row in rows:
-        if "mismatch/max" in row:
-            assert row["mismatch/max"] < MISMATCH, row
-            assert row["mismatch/kl"] < KL, row
+    compared = [row for row in rows if "mismatch/max" in row]
+    assert compared
+    for row in compared:
+        assert row["mismatch/max"] < MISMATCH, row
+        assert row["mismatch/kl"] < KL, row
 
 
 def test_the_installation_is_for_cuda_and_its_kernels_load():
-    import vllm._C  # noqa: F401  needs the driver's library
+    import vllm._C_stable_libtorch  # noqa: F401  needs the driver's library
 
     assert torch.version.cuda is not None
     assert torch.cuda.get_device_capability() >= (8, 0)  # bfloat16

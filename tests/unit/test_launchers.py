@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,9 @@ class Stubs:
     @property
     def calls(self):
         return self.log.read_text().splitlines() if self.log.exists() else []
+
+
+CUDA_KERNELS = "vllm._C_stable_libtorch"
 
 
 @pytest.fixture
@@ -92,8 +96,21 @@ def test_with_a_driver_the_cuda_builds_are_and_their_own_torch(machine, tmp_path
     assert ".[gpu,dev]" in installed(machine)
     assert "torch-backend" not in installed(machine)
     tried = machine.log.read_text()
-    assert "import vllm._C" in tried
+    assert f"import {CUDA_KERNELS}" in tried
     assert "torch.version.cuda" in tried
+
+
+def test_the_kernels_that_are_tried_are_those_that_vllm_loads_on_cuda():
+    source = Path(find_spec("vllm").origin).parent / "platforms" / "cuda.py"
+    assert f"import {CUDA_KERNELS}" in source.read_text()
+
+
+def test_the_other_build_is_never_installed_over_one(machine, tmp_path):
+    assert setup(machine, tmp_path, MEL_RAY_EXTRA="gpu").returncode == 0
+    assert "--clear" not in machine.log.read_text()
+    again = setup(machine, tmp_path, MEL_RAY_EXTRA="cpu")
+    assert "has the gpu build, and is made anew" in again.stdout
+    assert "-m venv --clear" in machine.log.read_text()
 
 
 def test_a_place_with_a_cpu_torch_is_not_searched_for_the_cuda_build(machine, tmp_path):
@@ -111,7 +128,7 @@ def test_a_machine_that_only_builds_says_that_the_cuda_build_was_not_tried(machi
     done = setup(machine, tmp_path, MEL_RAY_EXTRA="gpu")
     assert done.returncode == 0, done.stderr
     assert "no NVIDIA driver is visible here" in done.stdout
-    assert "import vllm._C" not in machine.log.read_text()
+    assert CUDA_KERNELS not in machine.log.read_text()
 
 
 @pytest.mark.parametrize("source", ["nvidia-smi", "file"])
@@ -366,5 +383,5 @@ esac""",
     assert done.returncode == status
     assert ("| tests | passed |" in page) == (status == 0)
     assert ("**failed (1)**" in page) == (status == 1)
-    for words in ("NVIDIA H100", "test_one_gpu PASSED", "19084", "please send this folder"):
+    for words in ("NVIDIA H100", "test_one_gpu PASSED", "19084", "weight_sync", "Please send this page"):
         assert words in page

@@ -2,19 +2,24 @@
 
 import pytest
 
-from mel_ray.actors.node_checks import Found, look, problems_of
+from mel_ray.actors.node_checks import Found, lacking_memory, look, problems_of
 from mel_ray.config.bundles import Node
+from mel_ray.config.plan import Machine
 from mel_ray.data.model_folder import on_this_node
-from mel_ray.records.problem import ConfigError
+from mel_ray.records.problem import ConfigError, Problem
 
 FIRST, SECOND = Node("first", 8, 8, "1"), Node("second", 8, 8, "2")
 
 
 def test_a_node_says_what_it_finds(tmp_path):
     (tmp_path / "token").touch()
-    assert look(on_this_node, str(tmp_path), str(tmp_path / "token")) == Found(True, True)
-    assert look(on_this_node, str(tmp_path / "gone"), str(tmp_path / "other")) == Found(False, False)
-    assert look(on_this_node, str(tmp_path), None) == Found(True, True)
+    found = look(on_this_node, str(tmp_path), str(tmp_path / "token"))
+    assert (found.has_model, found.has_token) == (True, True)
+    assert found.machine.memory > 1 << 30
+    found = look(on_this_node, str(tmp_path / "gone"), str(tmp_path / "other"))
+    assert (found.has_model, found.has_token) == (False, False)
+    found = look(on_this_node, str(tmp_path), None)
+    assert (found.has_model, found.has_token) == (True, True)
 
 
 @pytest.mark.parametrize(
@@ -54,3 +59,18 @@ def test_a_snapshot_or_folder_that_is_not_there_is_a_sentence(tmp_path, monkeypa
         on_this_node(there)
     with pytest.raises(ConfigError, match="no such folder on this node"):
         on_this_node(tmp_path / "gone")
+
+
+def test_each_thing_that_nodes_lack_is_said_once():
+    small, large = Machine(8, 8, memory=1.0), Machine(8, 8, memory=2.0)
+
+    def judge(machine):
+        return [Problem("cluster", None, "it needs 2 bytes", "use a larger one")] if machine.memory < 2 else []
+
+    nodes = {
+        FIRST: Found(True, True, large),
+        SECOND: Found(True, True, small),
+        Node("third", 8, 8, "3"): Found(True, True),
+    }
+    (problem,) = lacking_memory(nodes, judge)
+    assert "on node second it needs 2 bytes" in str(problem)
