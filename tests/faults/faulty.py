@@ -113,7 +113,7 @@ def install(fault: Fault) -> None:
         "explore": (RolloutPool, "generate"),
         "train": (PolicyPool, "train"),
         "publish": (PolicyPool, "send"),
-        "checkpoint": (PolicyPool, "save"),
+        "checkpoint": (PolicyPool, "write"),
     }[fault.moment]
     # A checkpoint is written after its step.
     before = fault.moment == "checkpoint"
