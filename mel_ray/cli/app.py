@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import os
+import secrets
 import select
 import signal
 import sys
@@ -12,9 +13,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from mel_ray.records.problem import ConfigError
+from mel_ray.run.scrub import scrub
 
 DONE, FAILED, BAD_REQUEST, STOPPED, INTERRUPTED = 0, 1, 2, 75, 130
-EXIT_CODES = "Exit codes: 0 done, 2 a problem in what was asked, 130 interrupted, 1 anything else."
+EXIT_CODES = "Exit codes: 0 done, 2 a problem in what was asked, 75 saved and stopped, 130 interrupted, 1 anything else."
 STOP_SIGNALS = signal.SIGTERM, signal.SIGUSR1
 
 Command = Callable[[Sequence[str]], None]
@@ -62,8 +64,8 @@ def failed(error: BaseException, what: str, log: Path) -> Ended:
     if isinstance(cause, ConfigError):
         raise cause from None
     log.parent.mkdir(parents=True, exist_ok=True)
-    log.write_text("".join(traceback.format_exception(error)))
-    return Ended(FAILED, f"mel_ray {what}: {_words(cause)}\n  details: {log}")
+    log.write_text(scrub("".join(traceback.format_exception(error))))
+    return Ended(FAILED, scrub(f"mel_ray {what}: {_words(cause)}\n  details: {log}"))
 
 
 def heed_signals() -> None:
@@ -78,12 +80,20 @@ def heed_signals() -> None:
         signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
+def guard_own_ray() -> None:
+    """A Ray that a command starts for itself listens on all interfaces, so it answers only those who know a token made
+    for it. Ray reads this when it is imported."""
+    if "ray" not in sys.modules and not {"RAY_ADDRESS", "RAY_AUTH_MODE"} & os.environ.keys():
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
 def run_command(command: Command, arguments: Sequence[str]) -> int:
     """Run a command and turn how it ended into an exit code, and what has to be said into sentences on stderr.
 
     Failures that the project foresees say it in a sentence; any other is a bug, and comes with its traceback.
     """
     heed_signals()
+    guard_own_ray()
     try:
         command(arguments)
         sys.stdout.flush()

@@ -27,6 +27,7 @@ from mel_ray.run.atomic import write_atomically
 from mel_ray.run.checkpoints import latest_checkpoint
 from mel_ray.run.folder import RunFolder, open_run
 from mel_ray.run.resume import change_lines
+from mel_ray.run.scrub import scrub
 
 HELP = f"""\
 usage: mel train [--check] [key=value ...]
@@ -129,7 +130,7 @@ def train(arguments: Sequence[str]) -> None:
     waiting = read_waiting(checkpoint, config, state)
     check_lessons(checkpoint, config)
     changes = change_lines(folder.config, config)
-    write_atomically(folder.config, to_yaml(config))
+    write_atomically(folder.config, scrub(to_yaml(config)))
     moved = folder.rewind(state.step if checkpoint else -1)
     print(f"run folder: {folder.path}", flush=True)
     for dropped in prepared.dropped:

@@ -58,8 +58,9 @@ class PolicyActor:
         """This node's address and a port on it, which is held until those who meet there use it."""
         if self._listener is not None:
             self._listener.close()
-        self._listener = socket.create_server(("", 0))
-        return ray.util.get_node_ip_address(), self._listener.getsockname()[1]
+        address = ray.util.get_node_ip_address()
+        self._listener = socket.create_server((address, 0))
+        return address, self._listener.getsockname()[1]
 
     def _take_listener(self) -> socket.socket | None:
         listener, self._listener = self._listener, None

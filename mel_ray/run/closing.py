@@ -8,6 +8,7 @@ from mel_ray.run.console import is_score
 from mel_ray.run.folder import RunFolder
 from mel_ray.run.metrics_file import read_metrics, step_rows, summarise
 from mel_ray.run.report import write_report
+from mel_ray.run.scrub import scrub_files
 from mel_ray.run.store import read_experiences
 
 
@@ -51,6 +52,7 @@ def evaluation_text(evaluations: dict[str, dict[str, dict[str, float]]]) -> str:
 
 def write_closing(folder: RunFolder, status: str, seconds: float) -> str:
     """Write summary.json and report.html; returns the text to print."""
+    scrub_files(folder.logs)
     summary = summarise(folder.metrics, status, seconds)
     write_json(folder.summary, summary)
     lines = []

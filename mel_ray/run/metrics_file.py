@@ -11,6 +11,7 @@ from mel_ray.records.ledger import Ledger
 from mel_ray.records.reports import EvalReport, StepReport
 from mel_ray.run.atomic import write_json
 from mel_ray.run.folder import RunFolder
+from mel_ray.run.scrub import scrub
 from mel_ray.run.unlearned import optimizer_steps, unlearned_text
 
 
@@ -43,7 +44,7 @@ class MetricsFile:
     def incident(self, incident: Incident) -> None:
         line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "kind": incident.kind, "who": incident.who}
         with self._folder.incidents.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line | {"text": incident.text}) + "\n")
+            file.write(json.dumps(line | {"text": scrub(incident.text)}) + "\n")
 
     def close(self, status: str) -> None:
         return None

@@ -1,0 +1,32 @@
+"""Secrets of the environment, such as WANDB_API_KEY: no file of a run may hold one, whoever printed it."""
+
+import os
+from pathlib import Path
+
+WORDS = {"KEY", "APIKEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIALS"}
+SHORTEST = 8  # characters; a shorter value would be found in innocent text
+HIDDEN = "***"
+
+
+def known_secrets() -> list[str]:
+    """Values of variables that are named as secrets are, and do not lead to a file; the longest first."""
+    found = {
+        value
+        for name, value in os.environ.items()
+        if WORDS & set(name.upper().split("_")) and len(value) >= SHORTEST and not value.startswith("/")
+    }
+    return sorted(found, key=len, reverse=True)
+
+
+def scrub(text: str) -> str:
+    for secret in known_secrets():
+        text = text.replace(secret, HIDDEN)
+    return text
+
+
+def scrub_files(folder: Path) -> None:
+    """What actors and libraries printed into the logs below a folder."""
+    for file in folder.glob("*.log"):
+        text = file.read_text(encoding="utf-8", errors="surrogateescape")
+        if (clean := scrub(text)) != text:
+            file.write_text(clean, encoding="utf-8", errors="surrogateescape")
