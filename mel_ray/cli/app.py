@@ -16,7 +16,9 @@ from mel_ray.records.problem import ConfigError
 from mel_ray.run.scrub import scrub
 
 DONE, FAILED, BAD_REQUEST, STOPPED, INTERRUPTED = 0, 1, 2, 75, 130
-EXIT_CODES = "Exit codes: 0 done, 2 a problem in what was asked, 75 saved and stopped, 130 interrupted, 1 anything else."
+EXIT_CODES = (
+    "Exit codes: 0 done, 2 a problem in what was asked, 75 saved and stopped, 130 interrupted, 1 anything else."
+)
 STOP_SIGNALS = signal.SIGTERM, signal.SIGUSR1
 
 Command = Callable[[Sequence[str]], None]

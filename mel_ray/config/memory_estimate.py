@@ -3,6 +3,7 @@
 Bytes throughout. What goes into the parts, and how they compare with what was measured, is in docs/cluster.md.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -60,7 +61,8 @@ def rank_need(config: Config, size: ModelSize) -> Need:
     """A rank of the policy, at the peak of a step."""
     pool, item = config.cluster.policy, ITEM[config.model.dtype]
     trained, ranks = trained_parameters(config, size), pool.ranks
-    parts = {"weights": item * (size.parameters + trained * bool(pool.lora.rank)) / ranks}
+    is_whole = pool.persistence_threshold >= size.hidden**2  # then the matrices stay on every rank
+    parts = {"weights": item * (size.parameters + trained * bool(pool.lora.rank)) / (1 if is_whole else ranks)}
     if not pool.offload:
         parts |= _optimizer_parts(config, trained)
     parts["gradient buckets"] = float(item * REDUCE_BUCKET) + 4.0 * size.vocabulary * size.hidden * (not pool.lora.rank)
@@ -197,8 +199,8 @@ def find_memory_problems(
         if tokens < context:
             weights = engine_need(config, size, gpu_bytes).parts["weights"]
             why = f"with {weights / GB:.0f} GB of weights an engine has room for {tokens:,} tokens, not for one context"
-            way = "cluster.rollout.memory_share" if cluster.colocated else "cluster.rollout.tensor_parallel"
-            remedy = f"raise {way} or lower model.max_context={context}"
+            way = _share_for(config, size, gpu_bytes) if cluster.colocated else "raise cluster.rollout.tensor_parallel"
+            remedy = f"{way} or lower model.max_context={context}"
             yield Problem("cluster.rollout.memory_share", cluster.rollout.memory_share, why, remedy)
     node = node_need(config, size)
     if host_bytes is not None and node.total > host_bytes:
@@ -240,6 +242,14 @@ def _shared_gpu(config: Config, size: ModelSize, rank: Need, gpu_bytes: float) -
         fewer = _smaller_steps(config, size, gpu_bytes - CUDA_CONTEXT)
         remedy = fewer or f"lower model.max_context={config.model.max_context}"
         yield Problem("cluster.colocated", True, why, f"{remedy}{less}")
+
+
+def _share_for(config: Config, size: ModelSize, gpu_bytes: float) -> str:
+    """The part of the GPU with which an engine has room for one context, rounded up."""
+    weights = engine_need(config, size, gpu_bytes).parts["weights"]
+    context = kv_bytes_per_token(config, size) * config.model.max_context
+    share = math.ceil(100 * (weights + ENGINE_OVERHEAD + context) / gpu_bytes) / 100
+    return f"use cluster.rollout.memory_share={share:g}" if share <= 0.98 else "use cluster.colocated=false"
 
 
 def _less_of_a_rank(config: Config) -> str:

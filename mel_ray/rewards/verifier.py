@@ -157,7 +157,10 @@ class Verifier:
     ) -> list[Result]:
         """A child's result for each response, or the verdict that there is none."""
         seconds = self._settings.deadline * max(1, len(responses))
-        reply = process.ask({**request, "responses": [text[-MAX_RESPONSE:] for text in responses]}, seconds)
+        whole = {**request, "responses": [text[-MAX_RESPONSE:] for text in responses]}
+        reply = process.ask(whole, seconds)
+        if reply == "died":  # by accident, perhaps: a response that ends the child does so again
+            reply = process.ask(whole, seconds)
         if reply == "timeout":
             return [
                 Verdict(Outcome.TIMEOUT, text[-200:], f"{who}no verdict within {seconds:g} s") for text in responses

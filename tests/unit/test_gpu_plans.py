@@ -36,3 +36,29 @@ def test_a_plan_of_the_gpu_tests_has_no_problems(overrides):
     config = compose_config([*KEYS, "model.path=/a/model", *overrides])
     assert config.cluster.device == "cuda"
     assert find_problems(config) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (("cluster.policy.ranks=8",), "the plan needs 12 GPUs, and cluster.nodes=1 x cluster.gpus_per_node=8 are 8"),
+        (("cluster.rollout.tensor_parallel=8",), "GPUs, and cluster.nodes=1 x"),
+        (("cluster.gpus_per_node=0",), "the plan needs 8 GPUs"),
+        (("cluster.rollout.max_batched_tokens=256", "cluster.rollout.max_sequences=1024"), "at least"),
+        (("cluster.rollout.memory_share=1.0",), "CUDA itself needs memory"),
+        (("cluster.policy.attention=nonsense",), "there is no such attention"),
+        (("cluster.policy.attention=flash_attention_2",), "its package flash_attn is not installed here"),
+        (("cluster.policy.attention=flash_attention_2", "cluster=laptop"), "it runs on GPUs alone"),
+    ],
+)
+def test_what_a_gpu_cluster_cannot_do_is_refused(overrides, words):
+    config = compose_config(["model=qwen3_8b_base", "cluster=1x8", *overrides])
+    found = [str(problem) for problem in find_problems(config)]
+    assert any(words in one for one in found), found
+
+
+def test_kernels_of_the_hub_are_no_problem():
+    config = compose_config(
+        ["model=qwen3_8b_base", "cluster=1x8", "cluster.policy.attention=kernels-community/flash-attn2"]
+    )
+    assert find_problems(config) == []

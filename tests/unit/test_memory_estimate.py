@@ -1,6 +1,7 @@
 """config/memory_estimate.py: what `mel check` says of memory, held against figures that were measured or published."""
 
 import json
+import re
 
 import pytest
 
@@ -20,6 +21,7 @@ from mel_ray.config.memory_estimate import (
 from mel_ray.data.model_size import model_size
 from tests.unit.builders import config_of
 
+SHARE = re.compile(r"cluster\.rollout\.memory_share=0\.\d+$")
 QWEN3 = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "vocab_size": 151936, "head_dim": 128,
          "num_key_value_heads": 8}  # fmt: skip
 SHAPES = {
@@ -157,6 +159,58 @@ def test_host_memory_counts_what_is_offloaded(sizes):
     assert offloaded.total - kept.total == pytest.approx(16 * sizes["8B"].parameters)
     problems = find_memory_problems(paper("cluster=1x8", "cluster.policy.offload=true"), sizes["8B"], 80 * GB, 64 * GB)
     assert "a node needs about" in str(next(problems))
+
+
+def test_host_memory_counts_what_is_copied(sizes):
+    apart = node_need(paper("cluster=1x8"), sizes["8B"]).parts
+    assert apart["copy of a checkpoint"] == 12 * sizes["8B"].parameters
+    assert "weights on their way" not in apart  # they go by NCCL
+    shared = node_need(paper("cluster=2x8", "cluster.colocated=true"), sizes["8B"]).parts
+    assert shared["copy of a checkpoint"] == pytest.approx(6 * sizes["8B"].parameters)  # half of the ranks are there
+    assert shared["weights on their way"] == 8 * 2 * sizes["8B"].parameters  # a copy an engine, over gloo
+    on_cpu, offloaded = (
+        node_need(config_of(f"cluster.policy.offload={value}"), sizes["0.6B"]).total for value in ("false", "true")
+    )
+    assert offloaded >= on_cpu
+
+
+@pytest.mark.parametrize(
+    ("more", "part"),
+    [
+        ("cluster.policy.attention=eager", "attention scores"),
+        ("cluster.policy.packing=packed", "attention mask"),
+        ("cluster.policy.persistence_threshold=1000000000000", "weights"),
+    ],
+)
+def test_what_takes_more_of_a_rank_is_counted(sizes, more, part):
+    plain, larger = (rank_need(paper("cluster=1x8", *words), sizes["8B"]) for words in ((), (more,)))
+    assert larger.parts[part] > plain.parts.get(part, 0.0) + 1 * GB
+
+
+@pytest.mark.parametrize(
+    ("wasteful", "words"),
+    [
+        ("cluster.policy.token_budget=1000000", "cluster.policy.token_budget=24576"),
+        ("cluster.policy.gradient_checkpointing=false", "cluster.policy.gradient_checkpointing=true"),
+        ("cluster.policy.logprob_chunk=1000000000", "cluster.policy.logprob_chunk=1024"),
+    ],
+)
+def test_the_remedy_names_the_key_that_is_at_fault(sizes, wasteful, words):
+    problem = next(find_memory_problems(paper("cluster=1x8", wasteful), sizes["8B"], 80 * GB, None))
+    assert words in str(problem)
+    remedy = [word.strip(".") for word in str(problem).split() if word.startswith("cluster.policy.")]
+    assert not list(
+        find_memory_problems(paper("cluster=1x8", wasteful, *remedy[-len(remedy) :][1:]), sizes["8B"], 80 * GB, None)
+    )
+
+
+def test_an_engine_that_shares_its_gpu_is_told_which_share_is_enough(sizes):
+    turn = ("cluster=1x8", "cluster.colocated=true", "cluster.rollout.tensor_parallel=1", "cluster.rollout.engines=8",
+            "cluster.policy.ranks=8")  # fmt: skip
+    words = [str(one) for one in find_memory_problems(paper(*turn), sizes["14B"], 80 * GB, None)]
+    share = next(word for line in words for word in line.split() if SHARE.match(word))
+    again = [str(one) for one in find_memory_problems(paper(*turn, share), sizes["14B"], 80 * GB, None)]
+    assert not any("room for" in one for one in again)
 
 
 def test_a_model_that_does_not_fit_this_machine_is_refused_on_cpu_too(sizes):

@@ -201,13 +201,13 @@ def test_hostile_answers_end_at_their_deadline_and_the_judge_survives():
     assert not Path("/tmp/mel_ray_was_here").exists()
 
 
-def test_a_killed_child_is_replaced():
+def test_a_killed_child_is_replaced_and_asked_again():
     with Verifier(VerifierSettings(DEADLINE)) as verifier:
         assert verifier.judge("\\boxed{1}", "1").outcome is Outcome.CORRECT
         verifier._process._child.kill()
         verifier._process._child.wait()
-        assert verifier.judge("\\boxed{1}", "1").outcome is Outcome.ERROR
         assert verifier.judge("\\boxed{1}", "1").outcome is Outcome.CORRECT
+        assert verifier.replaced == 1
 
 
 def score(*arguments):
