@@ -42,10 +42,10 @@ M = TypeVar("M", bound=Member)
 
 
 class Members(Generic[M]):
-    """`all` holds a member for every number, the lost ones too; `healthy` those that can be used."""
+    """`all` holds those that were started, the lost ones too; `healthy` those that can be used."""
 
     def __init__(
-        self, count: int, start: Callable[[int], M], incidents: Incidents | None = None,
+        self, name: str, count: int, start: Callable[[int], M], incidents: Incidents | None = None,
         changed: Callable[[], None] = lambda: None, has_node: Callable[[int], bool] = lambda number: True,
         patience: float = 600.0, heals: bool = True,
     ) -> None:  # fmt: skip
@@ -54,7 +54,14 @@ class Members(Generic[M]):
         `heal`, the first loss is the pool's failure."""
         self._start, self.incidents, self._changed = start, incidents or Incidents(), changed
         self._has_node, self._patience, self._heals = has_node, patience, heals
-        self.all = [start(number) for number in range(count)]
+        self._name = name
+        self._members: dict[int, M] = {}
+        self._waiting: dict[int, NoRoom] = {}  # those for which there was no room at the beginning
+        for number in range(count):
+            try:
+                self._members[number] = start(number)
+            except NoRoom as error:
+                self._waiting[number] = error
         self.failure: PoolError | None = None
         self.serve: Callable[[M], Awaitable[None]] | None = None  # what a new member needs besides its start
         self._healing: dict[int, asyncio.Task[None]] = {}
@@ -63,15 +70,23 @@ class Members(Generic[M]):
         self._turn = 0
 
     @property
+    def all(self) -> list[M]:
+        return list(self._members.values())
+
+    @property
     def healthy(self) -> list[M]:
         away = self._gone | self._healing.keys()
-        return [member for number, member in enumerate(self.all) if number not in away]
+        return [member for number, member in self._members.items() if number not in away]
 
     def is_healthy(self, member: M) -> bool:
         return any(one is member for one in self.healthy)
 
     async def ready(self) -> None:
-        await asyncio.gather(*(member.ready() for member in self.all))
+        """Wait for those that have room; the others come when they have."""
+        for number, why in self._waiting.items():
+            self._healing[number] = asyncio.create_task(self._heal(number, why))
+        self._waiting.clear()
+        await asyncio.gather(*(member.ready() for member in self.healthy))
 
     def watch(self, seconds: float) -> None:
         """From now on, a member that gives no sign of life for as many seconds is replaced."""
@@ -109,11 +124,11 @@ class Members(Generic[M]):
 
     def replace(self, member: M, why: PoolError) -> None:
         """Start another one in its place; nothing happens where that has begun."""
-        number = next((number for number, one in enumerate(self.all) if one is member), None)
+        number = next((number for number, one in self._members.items() if one is member), None)
         if number is None or not self.is_healthy(member):
             return
         if not self._heals:
-            self._gone, self.failure = set(range(len(self.all))), why
+            self._gone, self.failure = set(self._members), why
             self._changed()
             return
         self._healing[number] = asyncio.create_task(self._heal(number, why))
@@ -125,15 +140,16 @@ class Members(Generic[M]):
         self._changed()
 
     async def _heal(self, number: int, why: PoolError) -> None:
-        began, name = time.monotonic(), self.all[number].name
+        began, name = time.monotonic(), f"{self._name}-{number}"
         try:
             for attempt in range(ATTEMPTS):
-                self.all[number].kill()
+                if number in self._members:
+                    self._members[number].kill()
                 try:
-                    self.all[number] = await self._started(number)
+                    self._members[number] = await self._started(number)
                     await self._ready(number)
                     if self.serve:
-                        await self.serve(self.all[number])
+                        await self.serve(self._members[number])
                     seconds = time.monotonic() - began
                     self.incidents.tell(IncidentKind.HEALED, name, f"It works again, after {seconds:.1f} s.")
                     return
@@ -146,7 +162,7 @@ class Members(Generic[M]):
             self._gone.add(number)
             what = "There was no room for it" if isinstance(why, NoRoom) else f"It was started {ATTEMPTS} times"
             self.incidents.tell(IncidentKind.GIVEN_UP, name, f"{what}: {why}")
-            if len(self._gone) == len(self.all):
+            if not self.healthy and not self._healing.keys() - {number}:
                 self.failure = why
         finally:
             del self._healing[number]
@@ -167,7 +183,7 @@ class Members(Generic[M]):
                     raise
                 if not has_told:
                     text = f"{error}. It waits for a node that has."
-                    self.incidents.tell(IncidentKind.WAITING, self.all[number].name, text)
+                    self.incidents.tell(IncidentKind.WAITING, f"{self._name}-{number}", text)
                     has_told = True
                 await asyncio.sleep(ROOM)
 
@@ -176,7 +192,7 @@ class Members(Generic[M]):
         Raises:
             LostActor: its node is gone.
         """
-        member = self.all[number]
+        member = self._members[number]
         starting = asyncio.ensure_future(member.ready())
         try:
             while not starting.done():

@@ -23,6 +23,7 @@ from mel_ray.records.problem import ConfigError, counted
 
 NODE_LABEL = "ray.io/node-id"
 Member = tuple[str, int]  # a pool and the number of its actor
+ELASTIC = "rollout"  # the pool that may begin with fewer actors than planned
 LOOK = 2.0  # seconds between two looks at the nodes
 PATIENCE = 15.0  # seconds in which actors of a run before this one may still be ending
 
@@ -44,12 +45,15 @@ def nodes_of_cluster(is_free: bool) -> list[Node]:
 class Placement:
     """The node of every actor of a plan; `options` is what an actor is started with."""
 
-    def __init__(self, plan: Plan, patience: float = PATIENCE) -> None:
-        """
+    def __init__(self, plan: Plan, patience: float = PATIENCE, fewest: int | None = None) -> None:
+        """`fewest`: rollout engines that must have a node at once; the others may get one later. By default all.
+
         Raises:
             ConfigError: the plan does not fit the cluster, or others have held what it needs for `patience` seconds.
         """
         bundles = bundles_of(plan)
+        if fewest is not None:
+            bundles = _with_room(bundles, fewest)
         assign(bundles, nodes_of_cluster(is_free=False))
         nodes = self._free_nodes(bundles, time.monotonic() + patience)
         self.nodes: dict[Member, Node] = {}
@@ -110,8 +114,8 @@ class Placement:
 
     def has_node(self, plan: PoolPlan, number: int) -> bool:
         """Whether the actor's node is there."""
-        node = self.nodes[plan.name, number]
-        return any(one["Alive"] and one["NodeID"] == node.node_id for one in ray.nodes())
+        node = self.nodes.get((plan.name, number))
+        return node is not None and any(one["Alive"] and one["NodeID"] == node.node_id for one in ray.nodes())
 
     def _move(self, plan: PoolPlan, number: int) -> None:
         member = plan.name, number
@@ -122,12 +126,27 @@ class Placement:
             needs = f"{plan.cpus:g} CPU{'s' * (plan.cpus != 1)}"
             if plan.gpus:
                 needs += f" and {counted(plan.gpus, 'GPU')}"
-            raise NoRoom(f"Its node {self.nodes[member].name} is gone, and no other has {needs} free") from error
+            if member in self.nodes:
+                raise NoRoom(f"Its node {self.nodes[member].name} is gone, and no other has {needs} free") from error
+            raise NoRoom(f"No node has {needs} free") from error
         self._groups.append(self._reserved([bundle], nodes))
 
     def remove(self) -> None:
         for group in self._groups:
             remove_placement_group(group)
+
+
+def _with_room(bundles: Sequence[Bundle], fewest: int) -> list[Bundle]:
+    """Those that fit what is free now: rollout engines are left out from the last on, down to the fewest."""
+    free, kept = nodes_of_cluster(is_free=True), list(bundles)
+    optional = [one for one in bundles for pool, number in one.members if pool == ELASTIC and number >= fewest]
+    while optional:
+        try:
+            assign(kept, free)
+            break
+        except ConfigError:
+            kept.remove(optional.pop())
+    return kept
 
 
 def resources_of(plan: PoolPlan) -> dict[str, Any]:

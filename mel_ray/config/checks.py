@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from mel_ray.config.cluster import ClusterConfig, PolicyPoolConfig
 from mel_ray.config.driving_checks import find_driving_problems
-from mel_ray.config.plan import Machine, make_plan
+from mel_ray.config.plan import Machine, least, make_plan
 from mel_ray.config.schema import AlgorithmConfig, Config, SourceConfig
 from mel_ray.config.section import algorithms, transports
 from mel_ray.config.source_checks import find_source_problems
@@ -234,6 +234,10 @@ def _cluster(config: Config) -> Iterator[Problem]:
     if cluster.device == "cuda":
         yield from _gpus(config)
     yield from _attention(cluster)
+    fewest = cluster.rollout.min_engines
+    if cluster.elastic and fewest > cluster.rollout.engines:
+        why = f"that is more than the most, cluster.rollout.engines={cluster.rollout.engines}"
+        yield Problem("cluster.rollout.min_engines", fewest, why, "lower it")
     yield from _sharing(cluster.policy)
     if cluster.colocated:
         yield from _colocated(config)
@@ -241,7 +245,7 @@ def _cluster(config: Config) -> Iterator[Problem]:
 
 def _gpus(config: Config) -> Iterator[Problem]:
     """The plan against the cluster that it says it is for, and an engine's batch."""
-    cluster, plan = config.cluster, make_plan(config)
+    cluster, plan = config.cluster, make_plan(least(config))
     declared = cluster.nodes * cluster.gpus_per_node
     if plan.gpus > declared:
         why = f"the plan needs {counted(plan.gpus, 'GPU')}, and cluster.nodes={cluster.nodes} x cluster.gpus_per_node="
@@ -289,6 +293,10 @@ def _colocated(config: Config) -> Iterator[Problem]:
     if cluster.rollout.engines != cluster.policy.ranks:
         why = f"each engine shares its GPU with one rank, and cluster.policy.ranks={cluster.policy.ranks}"
         yield Problem("cluster.rollout.engines", cluster.rollout.engines, why, "make both equal")
+    if cluster.elastic:
+        yield Problem(
+            "cluster.elastic", True, "each engine shares its GPU with a rank, and ranks do not join", "use false"
+        )
     if cluster.experience.engines:
         why = "no GPU is left for engines of its own"
         yield Problem("cluster.experience.engines", cluster.experience.engines, why, "use 0: the engines are lent")
@@ -329,7 +337,7 @@ def find_shared_memory_problems(config: Config, machine: Machine, where: str) ->
 
 def find_resource_problems(config: Config, machine: Machine) -> list[Problem]:
     """Problems of the configuration on this machine or cluster."""
-    plan, where = make_plan(config), "the cluster" if machine.is_cluster else "this machine"
+    plan, where = make_plan(least(config)), "the cluster" if machine.is_cluster else "this machine"
     problems = []
     if plan.gpus > machine.gpus:
         problems.append(

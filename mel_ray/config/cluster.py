@@ -13,7 +13,9 @@ class RolloutPoolConfig(Section):
     """Engines that sample completions; the experience pool's own engines have the same size."""
 
     engines: int = Field(2, ge=1)
-    """Number of vLLM engines."""
+    """Number of vLLM engines; of an elastic run, the most."""
+    min_engines: int = Field(1, ge=1)
+    """Number of engines with which an elastic run may begin, or go on."""
     tensor_parallel: int = Field(1, ge=1)
     """GPUs per engine."""
     cpus: float = Field(0.4, gt=0.0)
@@ -123,6 +125,8 @@ class ClusterConfig(Section):
     """Number of machines."""
     gpus_per_node: int = Field(0, ge=0)
     """GPUs of each machine."""
+    elastic: bool = False
+    """Begin with as many engines as there is room for, and start the others when nodes join."""
     colocated: bool = False
     """A rollout engine and a policy rank share each GPU; the engine sleeps while the policy trains."""
     gpu_memory: float = Field(80.0, gt=0.0)

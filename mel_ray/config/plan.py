@@ -131,6 +131,15 @@ def make_plan(config: Config) -> Plan:
     return Plan(tuple(pool for pool in pools if pool.actors), trajectories, trajectories // updates)
 
 
+def least(config: Config) -> Config:
+    """The same with as few engines as it may begin with."""
+    cluster = config.cluster
+    if not cluster.elastic:
+        return config
+    rollout = cluster.rollout.model_copy(update={"engines": min(cluster.rollout.engines, cluster.rollout.min_engines)})
+    return config.model_copy(update={"cluster": cluster.model_copy(update={"rollout": rollout})})
+
+
 def disk_bytes(config: Config, weight_bytes: int) -> int:
     """Disk space a run needs: its checkpoints, one more while it is written, and the export.
 

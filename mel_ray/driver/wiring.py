@@ -113,7 +113,7 @@ class SamplingPools:
     ) -> None:
         self.config, self._model_folder, self._logs = config, model_folder, logs
         self.plan, self.store, cluster = make_plan(config), RayStore(), config.cluster
-        self.incidents, self._placement = incidents or Incidents(), Placement(self._placed_plan())
+        self.incidents, self._placement = incidents or Incidents(), self._placed_plan_on_nodes()
         self._rollout_engines = self._engine_pool("rollout")
         self.rollout = RolloutPool(self._rollout_engines, cluster.deadlines.generate)
         self.rewards = VerifierPool(
@@ -124,6 +124,10 @@ class SamplingPools:
 
     def _placed_plan(self) -> Plan:
         return self.plan.only("rollout", "verifier")
+
+    def _placed_plan_on_nodes(self) -> Placement:
+        cluster = self.config.cluster
+        return Placement(self._placed_plan(), fewest=cluster.rollout.min_engines if cluster.elastic else None)
 
     async def _placed(self) -> None:
         """Wait for the plan's resources, and see that every node has what its actors need."""

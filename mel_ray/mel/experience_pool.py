@@ -117,7 +117,7 @@ class ExperiencePool:
 
         is_there = partial(has_node, plan, placement=placement)
         self.members = Members(
-            plan.actors, start, incidents, has_node=is_there, patience=config.cluster.deadlines.start
+            plan.name, plan.actors, start, incidents, has_node=is_there, patience=config.cluster.deadlines.start
         )
 
     async def ready(self) -> None:

@@ -95,7 +95,7 @@ class VerifierPool:
             return Judge(Handle(f"{plan.name}-{index}", actor.remote(judging, log), log), cluster.deadlines)
 
         is_there = partial(has_node, plan, placement=placement)
-        self.members = Members(plan.actors, start, incidents, self._admit, is_there, cluster.deadlines.start)
+        self.members = Members(plan.name, plan.actors, start, incidents, self._admit, is_there, cluster.deadlines.start)
         self._busy: list[Judge] = []
         self._waiting: deque[asyncio.Future[Judge]] = deque()
 

@@ -191,7 +191,7 @@ class EnginePool:
         is_there = partial(has_node, plan, placement=placement)
         heals = not cluster.colocated  # an engine that starts would meet a rank at work on its GPU
         self.members: Members[Engine] = Members(
-            plan.actors, self._start, incidents, self._admit, is_there, cluster.deadlines.start, heals
+            plan.name, plan.actors, self._start, incidents, self._admit, is_there, cluster.deadlines.start, heals
         )
 
     @property

@@ -85,3 +85,16 @@ def test_the_policys_node_dies_and_the_run_waits_for_another(tmp_path):
         cluster.add_node(num_cpus=3, object_store_memory=STORE)
         assert_whole(process, folder, 5)
         assert "rewound" in {one["kind"] for one in incidents(folder)}
+
+
+def test_a_run_begins_with_fewer_engines_and_uses_a_node_that_joins(tmp_path):
+    with (
+        cluster_of(3) as (cluster, _),
+        running(cluster, tmp_path / "run", "run.steps=30", "cluster.elastic=true") as run,
+    ):
+        folder = tmp_path / "run"
+        wait_until(lambda: len(steps_of(folder)) >= 2)
+        assert waiting(folder, "rollout-1") == ["No node has 1 CPU free. It waits for a node that has."]
+        cluster.add_node(num_cpus=2, object_store_memory=STORE)
+        wait_until(lambda: ("healed", "rollout-1") in [(one["kind"], one["who"]) for one in incidents(folder)])
+        assert_whole(run, folder, 30)
