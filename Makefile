@@ -11,7 +11,7 @@ NONE_CHOSEN = 5# of pytest, where ARGS chooses tests of one kind alone
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-faults test-differential golden check lint types format unit cluster bench-setup bench-overlap bench-async bench-async-sim async-table bench-trl bench-sync bench-verifier bench-verifier-quality bench-policy gpu-smoke embedded-table clean
+.PHONY: help setup demo test test-slow test-faults test-differential golden check lint types format unit cluster bench-setup bench-overlap bench-async bench-async-sim async-table bench-trl bench-sync bench-verifier bench-verifier-quality bench-policy soak gpu-smoke embedded-table clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 24
@@ -97,6 +97,9 @@ bench-verifier: $(CPU_VENV)/.ready ## judgements per second against Math-Verify
 
 bench-verifier-quality: $(CPU_VENV)/.ready ## right answers missed, wrong ones credited, on real sets, beside Math-Verify
 	@$(CPU_RUN) -m benchmarks.verifier_quality $(ARGS)
+
+soak: $(CPU_VENV)/.ready ## 300 steps of the embedded default: what grows, by process (15 minutes)
+	@$(CPU_RUN) -m benchmarks.soak $(ARGS)
 
 bench-policy: setup ## the policy step alone on a random Qwen3 (4B on a GPU)
 	@$(RUN) -m benchmarks.policy_step $(ARGS)
