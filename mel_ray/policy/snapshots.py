@@ -1,12 +1,13 @@
 """What a rank saves: copied to host memory at once, and written from a thread while it trains on."""
 
+import copy
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointCommitInfo, CheckpointEngine
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
 
 
 class Snapshots(CheckpointEngine):
@@ -20,8 +21,7 @@ class Snapshots(CheckpointEngine):
         self._copies.clear()  # of one that was not written to its end
 
     def save(self, state_dict: Any, path: str | Path) -> None:
-        copied = tree_map_only(Tensor, lambda tensor: tensor.detach().to("cpu", copy=True), state_dict)
-        self._copies.append((copied, Path(path)))
+        self._copies.append((_copied(state_dict), Path(path)))
 
     def load(self, path: str, map_location: Any = None) -> Any:
         return torch.load(path, map_location=map_location, weights_only=False)
@@ -37,4 +37,21 @@ class Snapshots(CheckpointEngine):
         """
         while self._copies:
             state, path = self._copies.pop(0)
-            torch.save(state, path, _use_new_zipfile_serialization=False)
+            try:
+                torch.save(state, path)
+            except RuntimeError as error:  # of torch's archive, whatever the disk said
+                free = shutil.disk_usage(path.parent).free >> 20
+                raise OSError(f"{path} could not be written; its disk has {free} MiB free ({error})") from error
+
+
+def _copied(value: Any) -> Any:
+    """Tensors on the host, in the same containers; a torch.Size, which is a tuple too, stays one."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        copies = copy.copy(value)
+        copies.update({key: _copied(one) for key, one in value.items()})
+        return copies
+    if type(value) in (list, tuple):
+        return type(value)(map(_copied, value))
+    return value
