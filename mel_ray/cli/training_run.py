@@ -151,8 +151,7 @@ class TrainingRun:
 
     def _begin_reporting(self) -> None:
         self._sinks = make_sinks(self._config, self._folder, self._state.step)
-        for sink in self._sinks:
-            self._incidents.listen(sink.incident)
+        self._incidents.listen(*(sink.incident for sink in self._sinks))
         for number in STOP_SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, self._stopping.set)
 

@@ -7,7 +7,7 @@ import pytest
 from benchmarks.simulated_time import simulate
 from mel_ray.actors.incidents import Incidents
 from mel_ray.actors.members import ATTEMPTS, Members
-from mel_ray.records.incident import LostActor, NoRoom, PoolError
+from mel_ray.records.incident import IncidentKind, LostActor, NoRoom, PoolError
 
 
 class Member:
@@ -154,3 +154,11 @@ def test_where_members_are_not_healed_the_first_loss_is_the_failure():
         assert heard == []
 
     simulate(main())
+
+
+def test_what_happened_before_anybody_listened_is_told():
+    first, second, incidents = [], [], Incidents()
+    incidents.tell(IncidentKind.WAITING, "pool-1", "No node has 1 CPU free.")
+    incidents.listen(first.append, second.append)
+    incidents.tell(IncidentKind.HEALED, "pool-1", "It works again.")
+    assert [one.kind for one in first] == [one.kind for one in second] == ["waiting", "healed"]
