@@ -1,19 +1,16 @@
 """A node dies under a run: its actors move to where there is room, or wait aloud for a node that joins."""
 
 import json
-import os
-import signal
 import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 from ray.cluster_utils import Cluster
 
 from mel_ray.records.ledger import Ledger
-from tests.pools.test_end_to_end import ENVIRONMENT, NO_EVALUATION, SMALL, steps_of, wait_until
+from tests.pools.test_end_to_end import NO_EVALUATION, SMALL, started, steps_of, wait_until
 
 pytestmark = pytest.mark.slow
 STORE = 128 << 20
@@ -29,19 +26,10 @@ def cluster_of(*cpus: int) -> Iterator[tuple[Cluster, list]]:
         cluster.shutdown()
 
 
-@contextmanager
-def running(cluster: Cluster, folder: Path, *overrides: str) -> Iterator[subprocess.Popen]:
+def running(cluster: Cluster, folder: Path, *overrides: str) -> AbstractContextManager[subprocess.Popen]:
     sizes = ["cluster.rollout.cpus=1", "cluster.policy.cpus=1", "cluster.weight_transfer=gloo", "checkpoint.every=2"]
     words = [f"run.dir={folder.parent}", f"run.name={folder.name}", *sizes, *NO_EVALUATION, *SMALL, *overrides]
-    command, pipe = [sys.executable, "-m", "mel_ray.main", *words], subprocess.PIPE
-    environment = ENVIRONMENT | {"RAY_ADDRESS": cluster.address}
-    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True)
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+    return started(*words, RAY_ADDRESS=cluster.address)
 
 
 def incidents(folder: Path) -> list[dict]:

@@ -35,10 +35,11 @@ def run(*arguments: str, module: str = "main", timeout: float = 240) -> subproce
 
 
 @contextmanager
-def started(*arguments: str) -> Iterator[subprocess.Popen]:
+def started(*arguments: str, **environment: str) -> Iterator[subprocess.Popen]:
     """A run in a process group of its own, which does not outlive the test."""
     words, pipe = [sys.executable, "-m", "mel_ray.main", *arguments], subprocess.PIPE
-    process = subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, env=ENVIRONMENT, start_new_session=True)
+    known = ENVIRONMENT | environment
+    process = subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, env=known, start_new_session=True)
     try:
         yield process
     finally:
