@@ -3,8 +3,8 @@ VENV ?= .venv
 PYTHON ?= python3
 RUN = $(VENV)/bin/python
 STAMP = $(VENV)/.ready$(if $(MEL_RAY_EXTRA),-$(MEL_RAY_EXTRA))
-# The demo and the tests run on CPU. Where `make setup` takes the CUDA build, they have the CPU build in another place.
-HAS_GPU := $(shell { test -e /proc/driver/nvidia/version || nvidia-smi -L; } >/dev/null 2>&1 && echo yes)
+# The demo and the tests run on CPU. Where `make setup` takes or took the CUDA build, they have the CPU build elsewhere.
+HAS_GPU := $(shell { test -e /proc/driver/nvidia/version || nvidia-smi -L || grep -qx gpu $(VENV)/.extra; } >/dev/null 2>&1 && echo yes)
 CPU_VENV ?= $(if $(HAS_GPU),.venv-cpu,$(VENV))
 CPU_RUN = $(CPU_VENV)/bin/python
 NONE_CHOSEN = 5# of pytest, where ARGS chooses tests of one kind alone

@@ -24,6 +24,7 @@ from mel_ray.records.problem import ConfigError, counted
 NODE_LABEL = "ray.io/node-id"
 Member = tuple[str, int]  # a pool and the number of its actor
 ELASTIC = "rollout"  # the pool that may begin with fewer actors than planned
+MOVING = 5.0  # seconds to reserve what one actor needs
 LOOK = 2.0  # seconds between two looks at the nodes
 PATIENCE = 15.0  # seconds in which actors of a run before this one may still be ending
 
@@ -58,17 +59,14 @@ class Placement:
         nodes = self._free_nodes(bundles, time.monotonic() + patience)
         self.nodes: dict[Member, Node] = {}
         self._places: dict[Member, tuple[PlacementGroup, int]] = {}
-        self._first = self._reserved(bundles, nodes)
+        self._first, self._is_reserved = _reservation(bundles, nodes), False
         self._groups = [self._first]
+        self._note(self._first, bundles, nodes)
 
-    def _reserved(self, bundles: Sequence[Bundle], nodes: Sequence[Node]) -> PlacementGroup:
-        resources = [{"CPU": one.cpus} | ({"GPU": float(one.gpus)} if one.gpus else {}) for one in bundles]
-        labels = [{NODE_LABEL: node.node_id} for node in nodes]
-        group = placement_group(resources, strategy="PACK", bundle_label_selector=labels)
+    def _note(self, group: PlacementGroup, bundles: Sequence[Bundle], nodes: Sequence[Node]) -> None:
         for index, (bundle, node) in enumerate(zip(bundles, nodes, strict=True)):
             for member in bundle.members:
                 self.nodes[member], self._places[member] = node, (group, index)
-        return group
 
     @staticmethod
     def _free_nodes(bundles: Sequence[Bundle], until: float) -> list[Node]:
@@ -95,6 +93,7 @@ class Placement:
                 if gone and not reserved.done():
                     raise PoolError(f"node {', '.join(gone)} is gone, which was to have actors of this run")
             await reserved
+            self._is_reserved = True
         except PoolError as error:
             raise PoolError(f"the resources of the plan were not reserved: {error}") from error
         finally:
@@ -118,22 +117,37 @@ class Placement:
         return node is not None and any(one["Alive"] and one["NodeID"] == node.node_id for one in ray.nodes())
 
     def _move(self, plan: PoolPlan, number: int) -> None:
+        """What is free is only known for sure once it has been reserved: Ray's figures lag behind."""
         member = plan.name, number
         bundle = Bundle((member,), plan.cpus, plan.gpus)
+        needs = f"{plan.cpus:g} CPU{'s' * (plan.cpus != 1)}" + (
+            f" and {counted(plan.gpus, 'GPU')}" if plan.gpus else ""
+        )
+        gone = f"Its node {self.nodes[member].name} is gone, and no other" if member in self.nodes else "No node"
+        full = NoRoom(f"{gone} has {needs} free")
+        if not self._is_reserved:
+            raise full  # the plan's own reservation comes first
         try:
             nodes = assign([bundle], nodes_of_cluster(is_free=True))
         except ConfigError as error:
-            needs = f"{plan.cpus:g} CPU{'s' * (plan.cpus != 1)}"
-            if plan.gpus:
-                needs += f" and {counted(plan.gpus, 'GPU')}"
-            if member in self.nodes:
-                raise NoRoom(f"Its node {self.nodes[member].name} is gone, and no other has {needs} free") from error
-            raise NoRoom(f"No node has {needs} free") from error
-        self._groups.append(self._reserved([bundle], nodes))
+            raise full from error
+        group = _reservation([bundle], nodes)
+        if not group.wait(timeout_seconds=MOVING):
+            remove_placement_group(group)
+            raise full
+        self._groups.append(group)
+        self._note(group, [bundle], nodes)
 
     def remove(self) -> None:
         for group in self._groups:
             remove_placement_group(group)
+
+
+def _reservation(bundles: Sequence[Bundle], nodes: Sequence[Node]) -> PlacementGroup:
+    """Asked for, not granted yet."""
+    resources = [{"CPU": one.cpus} | ({"GPU": float(one.gpus)} if one.gpus else {}) for one in bundles]
+    labels = [{NODE_LABEL: node.node_id} for node in nodes]
+    return placement_group(resources, strategy="PACK", bundle_label_selector=labels)
 
 
 def _with_room(bundles: Sequence[Bundle], fewest: int) -> list[Bundle]:

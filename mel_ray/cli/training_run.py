@@ -83,11 +83,12 @@ class TrainingRun:
                         break
                     except Exception as error:
                         lost = await self._loss_behind(error, pools)
-                        if lost is None or self._loop is None:
-                            raise
-                        pools.kill()
+                        if lost is not None or self._attempts > ATTEMPTS:
+                            pools.kill()  # nobody is waited for who does not answer
                         if self._checkpoints:
                             await self._checkpoints.abandon()
+                        if lost is None or self._loop is None:
+                            raise
                         checkpoint, ahead = await self._rewound(lost, pools, self._loop)
                         pools = await self._pools_again()
                 status = "done"
@@ -180,9 +181,10 @@ class TrainingRun:
         """The last checkpoint, and the questions to begin with: all that were asked since."""
         sentence, *log = str(lost).splitlines()
         who = lost.who if isinstance(lost, LostActor) else "object store"
-        self._incidents.tell(IncidentKind.LOST, who, "\n".join([f"{sentence} All pools start again.", *log]))
+        sentence += " All pools start again."
         if isinstance(lost, LostActor) and lost.is_full:
-            self._halve_token_budget()
+            sentence += f" cluster.policy.token_budget is {self._halved_token_budget()} from now on."
+        self._incidents.tell(IncidentKind.LOST, who, "\n".join([sentence, *log]))
         checkpoint, done = latest_checkpoint(self._folder.checkpoints), self._state.step
         state = RunState.read(checkpoint) if checkpoint else RunState()
         since = loop.buffer.batches.since(state.step)
@@ -205,15 +207,14 @@ class TrainingRun:
         self._incidents.tell(IncidentKind.REWOUND, "policy", f"{'; '.join(parts)}.")
         return checkpoint, since
 
-    def _halve_token_budget(self) -> None:
+    def _halved_token_budget(self) -> int:
         """Nothing else changes: a batch's update does not depend on how it is cut into microbatches."""
         cluster = self._config.cluster
         budget = max(1, cluster.policy.token_budget // 2)
         policy = cluster.policy.model_copy(update={"token_budget": budget})
         self._config = self._config.model_copy(update={"cluster": cluster.model_copy(update={"policy": policy})})
         self._has_halved = True
-        text = f"Its memory did not suffice. cluster.policy.token_budget is {budget} from now on."
-        self._incidents.tell(IncidentKind.WAITING, "policy", text)
+        return budget
 
 
 async def unless_lost(work: Awaitable[None], watching: Awaitable[NoReturn]) -> None:

@@ -67,6 +67,6 @@ class SkipGuard:
             self._health.tell(IncidentKind.SKIPPED, "policy", f"{what} {why}.")
         if self._steps >= self._limit:
             raise Diverged(
-                f"{what} {why}. That is so since {counted(self._steps, 'step')} (algorithm.max_skipped): the last "
-                "checkpoint is from before; go on from it with a lower algorithm.lr or algorithm.max_grad_norm"
+                f"{what} {why}. That is so since {counted(self._steps, 'step')} (algorithm.max_skipped). No "
+                "skipped update is in the last checkpoint; go on from it with a lower algorithm.lr or algorithm.max_grad_norm"
             )

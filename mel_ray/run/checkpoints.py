@@ -98,11 +98,11 @@ class Checkpoints:
         """
         await self.finish()
         final = self._folder / _name(state.step)
-        if (final / STATE_FILE).exists():
-            self._point(final)
-            return
         partial = final.with_name(f".{final.name}.partial")
         try:
+            if (final / STATE_FILE).exists():
+                self._point(final)
+                return
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             await self._ranks.snapshot(partial)
@@ -123,7 +123,7 @@ class Checkpoints:
             await task
 
     async def abandon(self) -> None:
-        """Wait until nothing is written any more; the ranks are gone."""
+        """Wait until what was copied last is on disk, or cannot be any more."""
         if self._writing is not None:
             await asyncio.gather(self._writing, return_exceptions=True)
             self._writing = None

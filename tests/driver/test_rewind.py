@@ -1,6 +1,6 @@
 """What a loop keeps since its last checkpoint, so that it can go on from there when the policy is lost."""
 
-from mel_ray.driver.batches import KEPT, Batches
+from mel_ray.driver.batches import KEPT, Batches, refs_of, without_lost
 from tests.driver.fakes import World, make
 
 
@@ -31,3 +31,14 @@ async def test_batches_of_long_ago_are_not_kept():
     assert batches.since(0) is None
     batches.forget(KEPT + 1)
     assert batches.since(KEPT + 1) == []
+
+
+async def test_questions_of_which_a_record_is_lost_are_asked_again():
+    system = make(World(dict.fromkeys("abcd", "cw")), "rollout.prompts_per_step=4")
+    await system.explored(1)
+    since = system.loop.buffer.batches.since(0)
+    lost = {"group-b", "drafts-d"}  # the attempts of one, the lessons of another
+    assert lost <= set(refs_of(since))
+    after = without_lost(since, lost)
+    assert [one.prompt.question_id for one in after if one.explored is None] == ["b", "d"]
+    assert [(one.step, one.batch) for one in after] == [(one.step, one.batch) for one in since]

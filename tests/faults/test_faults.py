@@ -50,8 +50,9 @@ def assert_whole(folder: Path) -> None:
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["status"], summary["steps"], summary["ledger_balanced"]) == ("done", STEPS, True)
     for kind in ("experiences", "trajectories"):
-        names = [file.name for file in (folder / kind).iterdir()]
-        assert len(names) == len(set(names)) <= STEPS
+        assert {file.name for file in (folder / kind).iterdir()} <= {
+            f"step-{n:06d}.parquet" for n in range(1, STEPS + 1)
+        }
     wait_until(lambda: processes_using(folder) == [], seconds=30)
 
 

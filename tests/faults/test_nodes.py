@@ -1,5 +1,6 @@
 """A node dies under a run: its actors move to where there is room, or wait aloud for a node that joins."""
 
+import asyncio
 import json
 import subprocess
 from collections.abc import Iterator
@@ -7,8 +8,11 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+import ray
 from ray.cluster_utils import Cluster
 
+from mel_ray.actors.object_store import RayStore
+from mel_ray.records.incident import LostRecords
 from mel_ray.records.ledger import Ledger
 from tests.pools.test_end_to_end import NO_EVALUATION, SMALL, started, steps_of, wait_until
 
@@ -47,6 +51,24 @@ def assert_whole(process: subprocess.Popen, folder: Path, steps: int) -> None:
     rows = steps_of(folder)
     assert [row["step"] for row in rows] == list(range(1, steps + 1))
     assert all(Ledger.from_dict(row["ledger"]).is_balanced for row in rows)
+
+
+def test_records_on_a_node_that_is_gone_are_known_to_be_lost():
+    @ray.remote(num_cpus=2)
+    def large() -> bytes:
+        return bytes(1 << 20)  # small ones are with their owner
+
+    with cluster_of(1, 2) as (cluster, [other]):
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        try:
+            far, near = large.options(max_retries=0).remote(), ray.put(bytes(1 << 20))
+            ray.wait([far], fetch_local=False, timeout=60)
+            cluster.remove_node(other, allow_graceful=False)
+            assert asyncio.run(RayStore().lost([far, near])) == {far}
+            with pytest.raises(LostRecords):
+                asyncio.run(RayStore().get([near, far]))
+        finally:
+            ray.shutdown()
 
 
 def test_the_run_goes_on_with_what_is_left_and_uses_a_node_that_joins(tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.weight_sync import on_gpus
 from mel_ray.config.checks import find_problems
 from mel_ray.config.load import compose_config
 from tests.gpu import test_first_hour as gpu_tests
@@ -62,3 +63,9 @@ def test_kernels_of_the_hub_are_no_problem():
         ["model=qwen3_8b_base", "cluster=1x8", "cluster.policy.attention=kernels-community/flash-attn2"]
     )
     assert find_problems(config) == []
+
+
+@pytest.mark.parametrize("transport", ["nccl", "shm", "gloo"])
+def test_the_plan_of_the_benchmark_of_weight_sync_has_no_problems(transport):
+    words = [*on_gpus(transport, 1), "cluster.rollout.engines=1", f"cluster.weight_transfer={transport}"]
+    assert find_problems(compose_config(["model.path=/a/model", *words])) == []

@@ -171,7 +171,7 @@ def test_host_memory_counts_what_is_copied(sizes):
     on_cpu, offloaded = (
         node_need(config_of(f"cluster.policy.offload={value}"), sizes["0.6B"]).total for value in ("false", "true")
     )
-    assert offloaded >= on_cpu
+    assert offloaded == pytest.approx(on_cpu, rel=0.1)  # it is the same memory
 
 
 @pytest.mark.parametrize(
@@ -198,10 +198,8 @@ def test_what_takes_more_of_a_rank_is_counted(sizes, more, part):
 def test_the_remedy_names_the_key_that_is_at_fault(sizes, wasteful, words):
     problem = next(find_memory_problems(paper("cluster=1x8", wasteful), sizes["8B"], 80 * GB, None))
     assert words in str(problem)
-    remedy = [word.strip(".") for word in str(problem).split() if word.startswith("cluster.policy.")]
-    assert not list(
-        find_memory_problems(paper("cluster=1x8", wasteful, *remedy[-len(remedy) :][1:]), sizes["8B"], 80 * GB, None)
-    )
+    changes = [word.strip(".") for word in str(problem).partition("Use ")[2].split()]
+    assert list(find_memory_problems(paper("cluster=1x8", wasteful, *changes), sizes["8B"], 80 * GB, None)) == []
 
 
 def test_an_engine_that_shares_its_gpu_is_told_which_share_is_enough(sizes):
