@@ -68,5 +68,5 @@ class SkipGuard:
         if self._steps >= self._limit:
             raise Diverged(
                 f"{what} {why}. That is so since {counted(self._steps, 'step')} (algorithm.max_skipped). No "
-                "skipped update is in the last checkpoint; go on from it with a lower algorithm.lr or algorithm.max_grad_norm"
+                "skipped update is in the last checkpoint; go on from it with a lower algorithm.lr or max_grad_norm"
             )
