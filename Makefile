@@ -11,7 +11,7 @@ NONE_CHOSEN = 5# of pytest, where ARGS chooses tests of one kind alone
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-faults test-differential golden check lint types format unit cluster bench-setup bench-overlap bench-async bench-async-sim async-table bench-trl bench-sync bench-verifier bench-verifier-quality bench-policy soak gpu-smoke embedded-table clean
+.PHONY: help setup demo test test-slow test-faults test-browser test-differential golden check lint types format unit cluster bench-setup bench-overlap bench-async bench-async-sim async-table bench-trl bench-sync bench-verifier bench-verifier-quality bench-policy soak gpu-smoke embedded-table clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 24
@@ -41,6 +41,11 @@ test-slow: $(CPU_VENV)/.ready ## partitioned ranks in every combination, ranks t
 
 test-faults: $(CPU_VENV)/.ready ## every kind of process killed, and stopped, at every moment of a step (an hour on two cores)
 	@$(CPU_RUN) -m pytest -rP tests/faults $(ARGS)
+
+test-browser: $(CPU_VENV)/.ready ## the report in a headless Chromium, which Playwright loads unless CHROMIUM names one
+	@$(CPU_RUN) -m pip install --quiet "playwright>=1.40"
+	@test -n "$(CHROMIUM)" || $(CPU_RUN) -m playwright install chromium
+	@$(CPU_RUN) -m pytest tests/unit/test_report_browser.py $(ARGS)
 
 test-differential: ## our losses and estimators against TRL, verl and OpenRLHF, in .venv-peers
 	@PYTHON=$(PYTHON) bash launch/peers_setup.sh .venv-peers

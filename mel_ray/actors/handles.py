@@ -19,8 +19,8 @@ from mel_ray.records.row import Ref
 TAIL_LINES = 12
 SIGN_OF_LIFE = "sign of life"
 WATCH = "watch"  # the calls of an actor that are answered while it works
-WRITE = "write"  # those that write to disk what was copied before
-WATCHED = ray.remote(concurrency_groups={WATCH: 1, WRITE: 1})
+WRITE = "write"  # those that put elsewhere what was copied before
+WATCHED = ray.remote(concurrency_groups={WATCH: 1, WRITE: 2})
 
 
 def log_tail(log: Path | None) -> str:
@@ -123,7 +123,7 @@ class Handle(Generic[A]):
 
     async def ask_stored(
         self,
-        method: Callable[Concatenate[A, P], Awaitable[tuple[S, R]]],
+        method: Callable[Concatenate[A, P], Awaitable[tuple[S, R]] | tuple[S, R]],
         seconds: float,
         what: str = "",
         /,

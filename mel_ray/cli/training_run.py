@@ -7,6 +7,7 @@ the policy is lost, all pools start again from the last checkpoint, and what was
 import asyncio
 import time
 from collections.abc import Awaitable, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -26,11 +27,13 @@ from mel_ray.run.checkpoints import Checkpoints, latest_checkpoint
 from mel_ray.run.console import make_console
 from mel_ray.run.folder import RunFolder
 from mel_ray.run.metrics_file import MetricsFile
+from mel_ray.run.shadow import Kept, Shadow
 
 if TYPE_CHECKING:
     from mel_ray.driver.wiring import Pools
 
 ATTEMPTS = 3  # to get beyond a step
+Origin = Path | Kept[RunState] | None  # a checkpoint's folder, or the state in memory
 
 
 def make_sinks(config: Config, folder: RunFolder, done: int) -> list[Sink]:
@@ -58,6 +61,7 @@ class TrainingRun:
         self._sinks: list[Sink] = []
         self._loop: Loop | None = None
         self._checkpoints: Checkpoints | None = None
+        self._shadow: Shadow[RunState] | None = None
         self._reached, self._attempts, self._has_halved = state.step, 0, False
 
     async def run(self, checkpoint: Path | None, waiting: Waiting) -> None:
@@ -76,20 +80,22 @@ class TrainingRun:
             watchdog = asyncio.create_task(watch_progress(self._config.cluster.deadlines.quiet, self._incidents))
             try:
                 pools = self._pools()
+                origin: Origin = checkpoint
                 ahead: Sequence[Asked] = waiting.put_into(pools.store)
                 while True:
                     try:
-                        await self._go(pools, checkpoint, ahead)
+                        await self._go(pools, origin, ahead)
                         break
                     except Exception as error:
                         lost = await self._loss_behind(error, pools)
                         if lost is not None or self._attempts > ATTEMPTS:
                             pools.kill()  # nobody is waited for who does not answer
-                        if self._checkpoints:
-                            await self._checkpoints.abandon()
+                        for under_way in (self._checkpoints, self._shadow):
+                            if under_way:
+                                await under_way.abandon()
                         if lost is None or self._loop is None:
                             raise
-                        checkpoint, ahead = await self._rewound(lost, pools, self._loop)
+                        origin, ahead = await self._rewound(lost, pools, self._loop)
                         pools = await self._pools_again()
                 status = "done"
             finally:
@@ -125,12 +131,12 @@ class TrainingRun:
 
         return Pools(self._config, self._prepared.model_folder, self._folder.logs, self._incidents)
 
-    async def _go(self, pools: "Pools", checkpoint: Path | None, ahead: Sequence[Asked]) -> None:
-        """One attempt: from the checkpoint to the export."""
+    async def _go(self, pools: "Pools", origin: Origin, ahead: Sequence[Asked]) -> None:
+        """One attempt: from where the run is to the export."""
         from mel_ray.driver.wiring import make_loop
 
         config, folder, state = self._config, self._folder, self._state
-        await pools.ready(checkpoint)
+        await pools.ready(origin.parts if isinstance(origin, Kept) else origin)
         if not self._sinks:
             self._begin_reporting()
         is_repeatable = config.driver.publish == "drain" and not config.rollout.partial
@@ -138,17 +144,28 @@ class TrainingRun:
         loop = make_loop(config, pools, self._prepared.prompts.prompts, archive, state, ahead)
         loop.stopping, self._loop = self._stopping, loop
         memory = loop.learner.memory
-        if checkpoint is not None:
-            await memory.load(checkpoint)
+        if isinstance(origin, Kept):
+            memory.entries = list(origin.lessons)
+        elif origin is not None:
+            await memory.load(origin)
         explored = WaitingBatches(loop.buffer.batches, loop.data, state, pools.store)
         self._checkpoints = checkpoints = Checkpoints(
             folder.checkpoints, config.checkpoint, [memory, explored], pools.policy, loop.buffer.batches.forget,
-            lambda sentence: self._incidents.tell(IncidentKind.NOT_SAVED, "checkpoint", sentence),
+            self._not_saved,
         )  # fmt: skip
+        if config.checkpoint.shadow:
+            kept = self._shadow.kept if self._shadow else None
+            self._shadow = Shadow(pools.policy, memory, self._not_saved, kept)
         journals = RunJournals(folder, pools.store)
-        watch = Watch(state, pools.evaluator, self._prepared.benchmarks, journals, checkpoints, self._sinks)
+        benchmarks, shadow = self._prepared.benchmarks, self._shadow
+        watch = Watch(state, pools.evaluator, benchmarks, journals, checkpoints, self._sinks, shadow)
         await unless_lost(loop.run(watch), pools.policy.watched(config.cluster.deadlines.hang))
         await pools.policy.export(folder.export)
+        if self._shadow:
+            await self._shadow.abandon()
+
+    def _not_saved(self, sentence: str) -> None:
+        self._incidents.tell(IncidentKind.NOT_SAVED, "checkpoint", sentence)
 
     def _begin_reporting(self) -> None:
         self._sinks = make_sinks(self._config, self._folder, self._state.step)
@@ -177,8 +194,8 @@ class TrainingRun:
 
     async def _rewound(
         self, lost: LostActor | LostRecords, pools: "Pools", loop: Loop
-    ) -> tuple[Path | None, Sequence[Asked]]:
-        """The last checkpoint, and the questions to begin with: all that were asked since."""
+    ) -> tuple[Origin, Sequence[Asked]]:
+        """The last state there is, and the questions to begin with: all that were asked since."""
         sentence, *log = str(lost).splitlines()
         who = lost.who if isinstance(lost, LostActor) else "object store"
         sentence += " All pools start again."
@@ -187,6 +204,14 @@ class TrainingRun:
         self._incidents.tell(IncidentKind.LOST, who, "\n".join([sentence, *log]))
         checkpoint, done = latest_checkpoint(self._folder.checkpoints), self._state.step
         state = RunState.read(checkpoint) if checkpoint else RunState()
+        origin: Origin = checkpoint
+        where = f"the checkpoint of step {state.step}" if checkpoint else "the beginning"
+        if isinstance(lost, LostRecords):
+            self._shadow = None  # its parts, or the records of its lessons, may be among them
+        kept = self._shadow.kept if self._shadow else None
+        if kept and kept.state.step >= state.step:
+            state, origin = deepcopy(kept.state), kept
+            where = f"the state after step {state.step}, which was in memory"
         since = loop.buffer.batches.since(state.step)
         if since is None:
             since = Waiting.read(checkpoint, state.waiting).put_into(pools.store) if checkpoint else []
@@ -194,8 +219,7 @@ class TrainingRun:
             state.position = loop.data.position
             since = without_lost(since, await pools.store.lost(refs_of(since)))
         self._state.restore(state)
-        moved = self._folder.rewind(state.step if checkpoint else -1)
-        where = f"the checkpoint of step {state.step}" if checkpoint else "the beginning"
+        moved = self._folder.rewind(state.step if origin else -1)
         explored = sum(one.explored is not None for one in since)
         parts = [f"It goes on from {where}"]
         if done > state.step:
@@ -205,7 +229,7 @@ class TrainingRun:
         if moved:
             parts.append(str(moved))
         self._incidents.tell(IncidentKind.REWOUND, "policy", f"{'; '.join(parts)}.")
-        return checkpoint, since
+        return origin, since
 
     def _halved_token_budget(self) -> int:
         """Nothing else changes: a batch's update does not depend on how it is cut into microbatches."""

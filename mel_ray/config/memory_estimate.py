@@ -179,8 +179,9 @@ def node_need(config: Config, size: ModelSize) -> Need:
 def _durability(config: Config, size: ModelSize, ranks: int) -> dict[str, float]:
     """What checkpoints and the export need of a node with as many ranks."""
     share = ranks / config.cluster.policy.ranks
-    model = float(ITEM[config.model.dtype] * size.parameters)
-    return {"copy of a checkpoint": share * checkpoint_need(config, size).total, "export": model}
+    model, checkpoint = float(ITEM[config.model.dtype] * size.parameters), share * checkpoint_need(config, size).total
+    shadow = 3 * checkpoint if config.checkpoint.shadow else 0.0  # the last one, the next one, and what it is made of
+    return {"copy of a checkpoint": checkpoint, "state in memory": shadow, "export": model}
 
 
 def find_memory_problems(

@@ -264,6 +264,8 @@ class CheckpointConfig(Section):
     """Keep the checkpoint with the highest score of an evaluation, too: <benchmark>/<score>, as in aime24/avg@8."""
     on_failure: Literal["go_on", "stop"] = "go_on"
     """When a checkpoint cannot be written, as on a full disk: train on and tell, or stop. The last one stays valid."""
+    shadow: bool = False
+    """Keep the state after every step in memory, too (Ray's object store): a lost policy goes on from there."""
 
 
 class ObserveConfig(Section):

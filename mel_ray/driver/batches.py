@@ -55,7 +55,8 @@ class Batches:
         self._is_dynamic = config.algorithm.dynamic_sampling.enabled
         if config.rollout.partial:
             self._release_unfinished_batches()
-        self._taken: dict[int, list[Asked]] | None = {}  # by step, since the last checkpoint
+        self._taken = dict[int, list[Asked]]()  # by step, since the last checkpoint, as many as are kept
+        self._dropped = 0  # the last step whose batch is no longer kept, though no checkpoint has it
         self._done = max((one.done for one in self.asked), default=-1)
         self._lock = asyncio.Lock()
         self._under_way: dict[Asked, asyncio.Task[None]] = {}  # of partial batches
@@ -87,19 +88,19 @@ class Batches:
         return [one for one in explored if is_mixed(one)] + [_filtered(one) for one in explored if not is_mixed(one)]
 
     def _keep(self, batch: Sequence[Asked]) -> None:
-        if self._taken is not None and batch:
+        if batch:
             self._taken[batch[0].batch or 0] = list(batch)
-            if len(self._taken) > KEPT:
-                self._taken = None
+        if len(self._taken) > KEPT:
+            self._dropped = min(self._taken)
+            del self._taken[self._dropped]
 
     def forget(self, step: int) -> None:
         """A checkpoint has these steps now: what they were trained on is needed no more."""
-        self._taken = {of: batch for of, batch in (self._taken or {}).items() if of > step}
+        self._taken = {of: batch for of, batch in self._taken.items() if of > step}
 
     def since(self, step: int) -> list[Asked] | None:
-        """What was asked since the checkpoint of a step, to be trained on again and first; None where that is no
-        longer known."""
-        if self._taken is None:
+        """What was asked since a step, to be trained on again and first; None where that is no longer known."""
+        if step < self._dropped:
             return None
         again = [one for of in sorted(self._taken) if of > step for one in self._taken[of]]
         return again + self.asked

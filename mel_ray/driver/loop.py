@@ -38,6 +38,12 @@ class Checkpoints(Protocol):
         ...
 
 
+class Shadow(Protocol):
+    async def keep(self, state: RunState) -> None:
+        """Have everything copied."""
+        ...
+
+
 class Stopped(Exception):
     """The run was asked to stop, and has saved."""
 
@@ -82,6 +88,7 @@ class Loop:
             for step in range(first, last + 1):
                 watch.report(await self.step(step))
                 with self.buffer.clock_stopped():
+                    await watch.keep()
                     is_wanted = step < last and self._is_save_due(step, saved_at)
                     if _is_due(self.cfg.eval.every, step) and step < last:
                         is_wanted |= await self._unless_stopped(watch.evaluate(step))
@@ -176,10 +183,10 @@ class Watch:
 
     def __init__(
         self, state: RunState, evaluation: Evaluation, benchmarks: Sequence[Benchmark], journals: Journals,
-        checkpoints: Checkpoints, sinks: Sequence[Sink],
+        checkpoints: Checkpoints, sinks: Sequence[Sink], shadow: Shadow | None = None,
     ) -> None:  # fmt: skip
         self._state, self._evaluation, self._benchmarks, self._journals = state, evaluation, benchmarks, journals
-        self._checkpoints, self._sinks = checkpoints, sinks
+        self._checkpoints, self._sinks, self._shadow = checkpoints, sinks, shadow
 
     def report(self, report: StepReport) -> None:
         for sink in self._sinks:
@@ -196,6 +203,11 @@ class Watch:
                 sink.evaluation(report)
             is_wanted |= self._checkpoints.evaluated(report)
         return is_wanted
+
+    async def keep(self) -> None:
+        """In memory, if that is wanted."""
+        if self._shadow is not None:
+            await self._shadow.keep(self._state)
 
     async def save(self) -> None:
         """The files are written while training goes on."""

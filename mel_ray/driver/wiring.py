@@ -20,7 +20,7 @@ from mel_ray.actors.node_checks import check_nodes
 from mel_ray.actors.object_store import RayStore
 from mel_ray.actors.placement import Placement
 from mel_ray.config.checks import find_resource_problems, find_shared_memory_problems
-from mel_ray.config.memory_estimate import GB, find_memory_problems
+from mel_ray.config.memory_estimate import GB, checkpoint_need, find_memory_problems
 from mel_ray.config.plan import Machine, Plan, make_plan, this_machine
 from mel_ray.config.schema import Config
 from mel_ray.data.interleave import stream_of
@@ -40,6 +40,7 @@ from mel_ray.policy.policy_pool import PolicyPool
 from mel_ray.policy.policy_settings import PolicySettings
 from mel_ray.records.ports import Archive
 from mel_ray.records.problem import ConfigError, Problem
+from mel_ray.records.row import Ref
 from mel_ray.records.trajectory import Prompt
 from mel_ray.rewards.verifier_pool import VerifierPool
 from mel_ray.rollout.engine_pool import EnginePool
@@ -62,6 +63,12 @@ def find_machine_problems(config: Config, machine: Machine) -> list[Problem]:
 
 
 OBJECT_STORE_BYTES = 512 << 20  # of a local cluster; trajectories are small
+
+
+def object_store_bytes(config: Config) -> int:
+    """Of a local cluster. `checkpoint.shadow` needs room for the state after the last step and for the next one."""
+    size = size_of_model(config) if config.checkpoint.shadow else None
+    return OBJECT_STORE_BYTES + (2 * int(checkpoint_need(config, size).total) if size else 0)
 
 
 @contextmanager
@@ -90,7 +97,8 @@ def connected_to_ray(config: Config) -> Iterator[None]:
             machine = this_machine()
             ray.init(
                 address="local", num_cpus=int(machine.cpus), num_gpus=int(machine.gpus), include_dashboard=False,
-                log_to_driver=False, logging_level="ERROR", object_store_memory=OBJECT_STORE_BYTES, _temp_dir=scratch,
+                log_to_driver=False, logging_level="ERROR", object_store_memory=object_store_bytes(config),
+                _temp_dir=scratch,
             )  # fmt: skip
         yield
     finally:
@@ -202,8 +210,9 @@ class Pools(SamplingPools):
     def _all(self) -> list[Startable]:
         return [*self._engine_pools, self.policy, self.rewards, self.experience]
 
-    async def ready(self, checkpoint: Path | None = None) -> None:
-        """Wait until every actor has loaded, restore the policy, and connect it to the engines."""
+    async def ready(self, origin: Path | Sequence[Ref] | None = None) -> None:
+        """Wait until every actor has loaded, restore the policy from a checkpoint, or from the parts that its ranks
+        packed, and connect it to the engines."""
         await self._placed()
         async with asyncio.TaskGroup() as starting:
             for pool in self._all:
@@ -212,8 +221,10 @@ class Pools(SamplingPools):
         if self.config.cluster.colocated:  # an engine finds out at its start how much of the GPU is free
             await self.engines.sleep()
             await self.policy.ready()
-        if checkpoint is not None:
-            await self.policy.load(checkpoint)
+        if isinstance(origin, Path):
+            await self.policy.load(origin)
+        elif origin is not None:
+            await self.policy.restore(origin)
         await self.publisher.connect()
         self._watch()
 

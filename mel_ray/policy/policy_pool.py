@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 import ray
 
-from mel_ray.actors.handles import SIGN_OF_LIFE, WATCH, WATCHED, WRITE, Handle
+from mel_ray.actors.handles import SIGN_OF_LIFE, WATCH, WATCHED, WRITE, Handle, stored
 from mel_ray.actors.placement import Placement, options_of
 from mel_ray.actors.process import CPU_POLICY_ENV, GPU_POLICY_ENV, redirect_output, runtime_env
 from mel_ray.config.cluster import DeadlineConfig
@@ -26,9 +27,12 @@ from mel_ray.policy.sequences import train_sequence
 from mel_ray.policy.statistics import StepMeasures, merge_ranks, update_metrics
 from mel_ray.records.incident import LostActor, OutOfMemory, PoolError
 from mel_ray.records.reports import DeviceFacts, UpdateReport
-from mel_ray.records.row import Row
+from mel_ray.records.row import Ref, Row
 from mel_ray.records.step import OptimizerStep, Shards, TrainSequence, TrainSettings
 from mel_ray.records.trajectory import Floats
+
+if TYPE_CHECKING:
+    from mel_ray.policy.snapshots import Files
 
 Shard = Sequence[Sequence[Row]]  # one rank's microbatches
 
@@ -119,11 +123,22 @@ class PolicyActor:
             self._sender = None
 
     def snapshot(self, folder: Path) -> None:
-        self._policy.snapshot(folder)
+        self._to_write = self._policy.snapshot(folder)
 
     @ray.method(concurrency_group=WRITE)
     def write(self) -> None:
-        self._policy.write()
+        self._to_write.write()
+
+    def shadow(self) -> None:
+        with TemporaryDirectory() as folder:  # DeepSpeed wants one, though no files will be in it
+            self._to_pack, self._folder = self._policy.snapshot(Path(folder)), Path(folder)
+
+    @ray.method(concurrency_group=WRITE)
+    def pack(self) -> "tuple[Files, None]":
+        return self._to_pack.packed(self._folder), None
+
+    def restore(self, files: "Files") -> None:
+        self._policy.restore(files)
 
     def convert(self, checkpoint: Path, folder: Path) -> None:
         """Write a checkpoint so that any number of ranks can load it; one rank does it, alone."""
@@ -283,6 +298,27 @@ class PolicyPool:
 
     async def write(self) -> None:
         await self._on_all(PolicyActor.write, self._deadlines.checkpoint)
+
+    async def shadow(self) -> None:
+        """Copy to host memory what `pack` will put into the object store."""
+        async with self._files:
+            await self._on_all(PolicyActor.shadow, self._deadlines.checkpoint)
+
+    async def pack(self) -> list[Ref]:
+        """Each rank's part of the copy, which outlives the rank."""
+        seconds = self._deadlines.checkpoint
+        parts = await asyncio.gather(*(one.ask_stored(PolicyActor.pack, seconds, "") for one in self.handles))
+        return [part for part, _ in parts]
+
+    async def restore(self, parts: Sequence[Ref]) -> None:
+        """Load what `pack` returned.
+
+        Raises:
+            LostRecords: a part was on a node that is gone.
+        """
+        asked = zip(self.handles, parts, strict=True)
+        seconds = self._deadlines.checkpoint
+        await asyncio.gather(*(one.ask(PolicyActor.restore, seconds, "", stored(part, dict)) for one, part in asked))
 
     async def load(self, folder: Path) -> None:
         """Restore a checkpoint. One of another number of ranks is first written in a form that fits any, beside it."""

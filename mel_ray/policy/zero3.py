@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from mel_ray.policy.policy_settings import PolicySettings, Rendezvous
 from mel_ray.policy.recorder import StepRecorder
 from mel_ray.policy.sequence_parallel import ATTENTION as ULYSSES
 from mel_ray.policy.sequence_parallel import SequenceParallel
-from mel_ray.policy.snapshots import Snapshots
+from mel_ray.policy.snapshots import Files, Snapshot, Snapshots
 from mel_ray.policy.statistics import Same, StepMeasures
 from mel_ray.policy.universal import finish_loading, is_universal
 from mel_ray.records.reports import DeviceFacts
@@ -311,27 +312,31 @@ class Zero3Policy:
 
     def save(self, folder: Path) -> None:
         """Write this rank's shards of parameters and optimizer below `folder`."""
-        self.snapshot(folder)
-        self.write()
+        self.snapshot(folder).write()
 
-    def snapshot(self, folder: Path) -> None:
-        """Copy to host memory what `write` will put below `folder`."""
+    def snapshot(self, folder: Path) -> Snapshot:
+        """A copy in host memory (collective), of which the files below `folder` can be made while the policy trains."""
         self._engine.save_checkpoint(
             str(folder), tag="policy", save_latest=False, exclude_frozen_parameters=self._adapters is not None
         )
         for hook in self._lasting_hooks:
             hook.save(folder, self)
+        return self._snapshots.latest
 
     def keep(self, state: Any, file: Path) -> None:
         self._snapshots.save(state, file)
 
-    def write(self) -> None:
-        """Not collective; may run while the policy trains.
+    def kept(self, file: Path) -> Any:
+        return self._snapshots.load(file, weights_only=True)
 
-        Raises:
-            OSError: the disk is full, or cannot be written.
-        """
-        self._snapshots.write()
+    def restore(self, files: Files) -> None:
+        """Load this rank's files of a snapshot, of as many ranks, from memory (collective)."""
+        with TemporaryDirectory() as folder:
+            self._snapshots.hold(files, Path(folder))
+            try:
+                self.load(Path(folder))
+            finally:
+                self._snapshots.release()
 
     def load(self, folder: Path) -> None:
         """Restore what `save` wrote, or its universal form.

@@ -231,6 +231,16 @@ class Writer(Protocol):
     async def write(self) -> None: ...
 
 
+class Shadowed(Protocol):
+    """Copies its state at once, and then keeps the copy where it outlives the processes."""
+
+    async def shadow(self) -> None:
+        """Copy what `pack` will keep."""
+        ...
+
+    async def pack(self) -> list[Ref]: ...
+
+
 class Health(Protocol):
     """What the pools lost and replaced, and what else went wrong."""
 

@@ -42,6 +42,9 @@ class NoWatch:
     async def evaluate(self, step: int) -> bool:
         return False
 
+    async def keep(self) -> None:
+        return None
+
     async def save(self) -> None:
         if self._saving:
             await self._saving()

@@ -231,6 +231,9 @@ class Watched:
     def report(self, report):
         return None
 
+    async def keep(self):
+        return None
+
     async def evaluate(self, step):
         self.system.world.note("evaluated", step)
         await asyncio.sleep(self.system.world.delays.get("evaluation", 0))

@@ -29,6 +29,7 @@ async def test_batches_of_long_ago_are_not_kept():
     assert len(batches.since(0)) == 2 * KEPT
     await system.explored(KEPT + 1)
     assert batches.since(0) is None
+    assert len(batches.since(1)) == 2 * KEPT
     batches.forget(KEPT + 1)
     assert batches.since(KEPT + 1) == []
 

@@ -90,6 +90,20 @@ def test_a_process_dies(tmp_path, undisturbed, victim, moment, capacity):
 
 
 @pytest.mark.slow
+def test_a_policy_that_is_lost_goes_on_from_the_state_in_memory(tmp_path, undisturbed):
+    folder = tmp_path / "faulty"
+    overrides = [f"run.dir={tmp_path}", "run.name=faulty", *COMMON, "checkpoint.shadow=true", "checkpoint.every=0"]
+    done = run("tests.faults.faulty", "policy", "train", "4", "SIGKILL", *overrides)
+    assert done.returncode == 0, done.stderr
+    assert_whole(folder)
+    rewound = next(one for one in incidents(folder) if one["kind"] == "rewound")
+    assert rewound["text"].startswith("It goes on from the state after step 3, which was in memory; ")
+    assert "done since then" not in rewound["text"]
+    unlike = [line for line in differences(numbers(undisturbed), numbers(folder)) if not harmless(line)]
+    assert unlike == []
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["engine", "verifier", "policy"])
 def test_a_process_hangs(tmp_path, undisturbed, victim):
     folder = tmp_path / "faulty"

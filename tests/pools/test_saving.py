@@ -42,6 +42,11 @@ def test_a_checkpoint_holds_the_policy_of_its_time(run_pools, tmp_path):
         await pools.policy.load(tmp_path / "checkpoint")
         assert await checksum_of_export(pools, tmp_path / "again") == then
 
+        await pools.policy.shadow()
+        await train_once(pools, sampled, lr=0.01)
+        await pools.policy.restore(await pools.policy.pack())
+        assert await checksum_of_export(pools, tmp_path / "from memory") == then
+
         for handle in pools.policy.handles:
             await handle.actor.__ray_call__.remote(limit_files, 1000)
         with pytest.raises(PoolError, match="could not be written; its disk has"):

@@ -39,6 +39,10 @@ class Rank(Protocol):
         """Copy it now, for this file of the checkpoint that is being saved."""
         ...
 
+    def kept(self, file: Path) -> Any:
+        """What was kept for this file of the checkpoint that is being loaded."""
+        ...
+
     def gradient_norm(self) -> float:
         """Of all ranks' gradients accumulated so far (collective)."""
         ...

@@ -45,7 +45,7 @@ class Reptile(Hook):
         if not file.exists():
             self._reset()
             return
-        for slow, stored in zip(self._slow, torch.load(file, weights_only=True), strict=True):
+        for slow, stored in zip(self._slow, rank.kept(file), strict=True):
             slow.copy_(stored)
 
     @staticmethod

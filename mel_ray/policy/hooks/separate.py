@@ -45,7 +45,7 @@ class Separate(Hook):
 
     def load(self, folder: Path, rank: Rank) -> None:
         file = self._file(folder, rank)
-        self._state = torch.load(file, weights_only=True) if file.exists() else None
+        self._state = rank.kept(file) if file.exists() else None
 
     @staticmethod
     def _file(folder: Path, rank: Rank) -> Path:
