@@ -22,6 +22,14 @@ head=${nodes[0]}
 on() { srun --nodes=1 --ntasks=1 -w "$@"; }
 address=$(on "$head" python -c 'import ray.util; print(ray.util.get_node_ip_address())' | tail -n 1)
 
+asked= training=
+pass_on() { # signal: bash runs this in place of dying, and `wait` returns
+  asked=yes
+  [ -z "$training" ] || kill "-$1" "$training" 2>/dev/null || true
+}
+trap 'pass_on USR1' USR1
+trap 'pass_on TERM' TERM
+
 started=()
 trap '[ ${#started[@]} -eq 0 ] || kill "${started[@]}" 2>/dev/null || true' EXIT
 on "$head" ray start --head --node-ip-address="$address" --port="$port" --num-cpus="$SRUN_CPUS_PER_TASK" --disable-usage-stats --block &
@@ -41,27 +49,25 @@ until [ "$(alive || echo 0)" = "${#nodes[@]}" ]; do
   sleep 2
 done
 echo "slurm: ${#nodes[@]} nodes at $address:$port"
+if [ -n "$asked" ]; then # before there was anything to save
+  echo "slurm: job $SLURM_JOB_ID goes back to the queue"
+  scontrol requeue "$SLURM_JOB_ID"
+  exit 75
+fi
 
 name=()
 case " $* " in
   *" run.name="*) ;;
   *) name=("run.name=slurm-$SLURM_JOB_ID") ;; # the same when the job is requeued
 esac
-asked= training=
-pass_on() { # signal: bash runs this in place of dying, and `wait` returns
-  asked=yes
-  [ -z "$training" ] || kill "-$1" "$training" 2>/dev/null || true
-}
-trap 'pass_on USR1' USR1
-trap 'pass_on TERM' TERM
 RAY_ADDRESS="$address:$port" python -m mel_ray.main run.resume=auto "${name[@]}" "$@" &
 training=$!
 status=128
 while [ "$status" -ge 128 ]; do # as long as it is a signal that ended the waiting, and not the training
-  asked=
   status=0
   wait "$training" || status=$?
   [ -n "$asked" ] || break
+  asked=
 done
 if [ "$status" -eq 75 ]; then
   echo "slurm: the run has saved and stopped; job $SLURM_JOB_ID goes back to the queue"

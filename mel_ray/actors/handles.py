@@ -16,7 +16,7 @@ from mel_ray.actors.stacks import said_of
 from mel_ray.records.incident import BrokenActor, LostActor, LostRecords, OutOfMemory, PoolError
 from mel_ray.records.row import Ref
 
-TAIL_LINES = 12
+TAIL_LINES, TAIL_BYTES = 12, 1 << 16
 SIGN_OF_LIFE = "sign of life"
 WATCH = "watch"  # the calls of an actor that are answered while it works
 WRITE = "write"  # those that put elsewhere what was copied before
@@ -27,7 +27,10 @@ def log_tail(log: Path | None) -> str:
     """The last lines of an actor's log, indented, or nothing."""
     if log is None or not log.exists():
         return ""
-    lines = [line[:300] for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    with log.open("rb") as stream:
+        stream.seek(max(0, log.stat().st_size - TAIL_BYTES))
+        text = stream.read().decode(errors="replace")
+    lines = [line[:300] for line in text.splitlines() if line.strip()]
     return "".join(f"\n    {line}" for line in lines[-TAIL_LINES:])
 
 

@@ -93,17 +93,9 @@ class Members(Generic[M]):
         self._watch = asyncio.create_task(self._watching(seconds))
 
     async def _watching(self, seconds: float) -> None:
-        async def look(member: M) -> None:
-            try:
-                await member.ping(seconds)
-            except LostActor as lost:
-                self.replace(member, lost)
-            except PoolError:
-                pass  # it answers; whoever asks it for work will hear what is wrong
-
         while True:
             await asyncio.sleep(seconds / WATCHES)
-            await asyncio.gather(*(look(member) for member in self.healthy))
+            await asyncio.gather(*(self.is_alive(member, seconds) for member in self.healthy))
 
     # -- for those who need one
 
@@ -119,6 +111,17 @@ class Members(Generic[M]):
             await asyncio.wait(self._healing.values(), return_when=asyncio.FIRST_COMPLETED)
         self._turn += 1
         return self.healthy[self._turn % len(self.healthy)]
+
+    async def is_alive(self, member: M, seconds: float) -> bool:
+        """Whether it gives a sign of life; if not, it is replaced. For those who lost another one just now: many may
+        have died at once."""
+        try:
+            await member.ping(seconds)
+        except LostActor as lost:
+            self.replace(member, lost)
+        except PoolError:
+            pass  # it answers
+        return self.is_healthy(member)
 
     # -- healing
 
@@ -140,7 +143,7 @@ class Members(Generic[M]):
         self._changed()
 
     async def _heal(self, number: int, why: PoolError) -> None:
-        began, name = time.monotonic(), f"{self._name}-{number}"
+        began, name, was_there = time.monotonic(), f"{self._name}-{number}", number in self._members
         try:
             for attempt in range(ATTEMPTS):
                 if number in self._members:
@@ -151,7 +154,8 @@ class Members(Generic[M]):
                     if self.serve:
                         await self.serve(self._members[number])
                     seconds = time.monotonic() - began
-                    self.incidents.tell(IncidentKind.HEALED, name, f"It works again, after {seconds:.1f} s.")
+                    again = "again, " if was_there else ""
+                    self.incidents.tell(IncidentKind.HEALED, name, f"It works {again}after {seconds:.1f} s.")
                     return
                 except (PoolError, ConfigError) as error:
                     if isinstance(error, NoRoom):

@@ -65,8 +65,11 @@ def failed(error: BaseException, what: str, log: Path) -> Ended:
     cause = first_cause(error)
     if isinstance(cause, ConfigError):
         raise cause from None
-    log.parent.mkdir(parents=True, exist_ok=True)
-    log.write_text(scrub("".join(traceback.format_exception(error))))
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(scrub("".join(traceback.format_exception(error))))
+    except OSError:
+        return Ended(FAILED, scrub(f"mel_ray {what}: {_words(cause)}"))
     return Ended(FAILED, scrub(f"mel_ray {what}: {_words(cause)}\n  details: {log}"))
 
 
@@ -79,7 +82,20 @@ def heed_signals() -> None:
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in STOP_SIGNALS:
-        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+        signal.signal(number, _stop)
+
+
+_asked_to_stop = list[int]()
+
+
+def _stop(number: int, frame: object) -> None:
+    _asked_to_stop.append(number)
+    signal.raise_signal(signal.SIGINT)
+
+
+def was_asked_to_stop() -> bool:
+    """Whether it was a scheduler's signal that interrupted this command."""
+    return bool(_asked_to_stop)
 
 
 def guard_own_ray() -> None:
@@ -137,4 +153,4 @@ def _words(cause: BaseException) -> str:
 
 def _say(text: str) -> None:
     if text:
-        print(text, file=sys.stderr, flush=True)
+        print(scrub(text), file=sys.stderr, flush=True)

@@ -8,7 +8,7 @@ from mel_ray.cli.app import EXIT_CODES, asks_for_help
 from mel_ray.config.checks import find_problems, find_resource_problems
 from mel_ray.config.hours import hours_text
 from mel_ray.config.load import compose_config, continued_config, names_group
-from mel_ray.config.memory_estimate import GB, find_memory_problems, memory_text
+from mel_ray.config.memory_estimate import GB, find_memory_problems, find_shadow_problems, memory_text
 from mel_ray.config.plan import make_plan, this_machine
 from mel_ray.config.schema import AlgorithmConfig, Config, RewardConfig
 from mel_ray.data.chat import ChatTokenizer
@@ -21,7 +21,7 @@ from mel_ray.rewards.mixture import judge_of
 from mel_ray.rewards.reward_problems import find_reward_problems
 from mel_ray.run.bottleneck import gain_text, last_alternating_run
 from mel_ray.run.folder import RunFolder, find_run_problems
-from mel_ray.run.resume import change_lines
+from mel_ray.run.resume import change_lines, find_hidden
 
 
 def checked_and_prepared(config: Config, with_training_data: bool = True) -> Prepared:
@@ -58,7 +58,13 @@ def _memory(config: Config) -> tuple[float, float | None]:
 def memory_problems(config: Config) -> list[Problem]:
     """Where the model does not fit the plan."""
     size = size_of_model(config)
-    return [] if size is None else list(find_memory_problems(config, size, *_memory(config)))
+    if size is None:
+        return []
+    problems = list(find_memory_problems(config, size, *_memory(config)))
+    machine = None if os.environ.get("RAY_ADDRESS") else this_machine()
+    if machine and machine.shared_memory is not None:
+        problems += find_shadow_problems(config, size, machine.shared_memory, "/dev/shm")
+    return problems
 
 
 def requested_config(overrides: Sequence[str]) -> Config:
@@ -73,7 +79,9 @@ def requested_config(overrides: Sequence[str]) -> Config:
     config = compose_config(overrides)
     stored = RunFolder(Path(config.run.dir) / str(config.run.name)).config
     if config.run.name and config.run.resume != "never" and stored.exists() and not names_group(overrides):
-        return continued_config(stored, overrides)
+        config = continued_config(stored, overrides)
+        if problems := list(find_hidden(config)):
+            raise ConfigError(problems)
     return config
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from mel_ray.cli.app import (
     EXIT_CODES,
+    FAILED,
     INTERRUPTED,
     STOPPED,
     Ended,
     asks_for_help,
     failed,
     first_cause,
+    was_asked_to_stop,
 )
 from mel_ray.cli.check import check, checked_and_prepared, requested_config
 from mel_ray.config.driving_checks import find_correction_problems
@@ -104,6 +106,8 @@ def _stopped(folder: RunFolder, state: RunState) -> str:
     saved = latest_checkpoint(folder.checkpoints)
     if saved and RunState.read(saved).step == state.step:
         return f"saved and stopped after step {state.step}"
+    if not state.step:
+        return "stopped before its first step was done"
     where = f"the last checkpoint is {saved.name}" if saved else "there is no checkpoint"
     return f"stopped after step {state.step}, but could not save: {where}"
 
@@ -115,6 +119,15 @@ def train(arguments: Sequence[str]) -> None:
         ConfigError: the request cannot be carried out.
         Ended: the run was interrupted or failed; its folder has been closed.
     """
+    try:
+        _train(arguments)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        if not was_asked_to_stop():
+            raise
+        raise Ended(STOPPED, "mel_ray stopped before it began; the same command begins again") from None
+
+
+def _train(arguments: Sequence[str]) -> None:
     if asks_for_help(arguments):
         print(HELP)
         return
@@ -146,16 +159,23 @@ def train(arguments: Sequence[str]) -> None:
     status, ended = "done", None
     try:
         asyncio.run(TrainingRun(config, prepared, folder, state).run(checkpoint, waiting))
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        status, ended = "interrupted", Ended(INTERRUPTED, f"mel_ray interrupted after step {state.step}")
     except BaseException as error:
-        if isinstance(first_cause(error), Stopped):
-            again = f"the same command with run.name={config.run.name} run.resume=auto goes on"
+        cause = first_cause(error)
+        is_interrupted = isinstance(cause, KeyboardInterrupt | asyncio.CancelledError)
+        again = f"the same command with run.name={config.run.name} run.resume=auto goes on"
+        if is_interrupted and not was_asked_to_stop():
+            status, ended = "interrupted", Ended(INTERRUPTED, f"mel_ray interrupted after step {state.step}")
+        elif is_interrupted or isinstance(cause, Stopped):
             status, ended = "stopped", Ended(STOPPED, f"mel_ray {_stopped(folder, state)}; {again}")
         else:
             status, ended = "failed", failed(error, f"stopped after step {state.step}", folder.logs / "driver.log")
+            if latest_checkpoint(folder.checkpoints):
+                ended = Ended(ended.code, f"{ended}\n  {again} from the last checkpoint")
     from mel_ray.run.closing import write_closing  # draws figures: only now
 
-    print(write_closing(folder, status, time.monotonic() - started), flush=True)
+    try:
+        print(write_closing(folder, status, time.monotonic() - started), flush=True)
+    except OSError as error:
+        ended = ended or Ended(FAILED, f"mel_ray has done its steps, but could not write summary and report: {error}")
     if ended:
         raise ended

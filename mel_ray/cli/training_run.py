@@ -19,7 +19,7 @@ from mel_ray.driver.batches import Asked, Waiting, WaitingBatches, refs_of, with
 from mel_ray.driver.loop import Loop, Stopped, Watch
 from mel_ray.driver.state import RunState
 from mel_ray.evaluation.journal import RunJournals
-from mel_ray.records.incident import IncidentKind, LostActor, LostRecords, PoolError
+from mel_ray.records.incident import IncidentKind, LostActor, LostRecords, NoRoom, PoolError
 from mel_ray.records.ports import Sink
 from mel_ray.records.problem import ConfigError, counted
 from mel_ray.run.archive import RunArchive
@@ -27,6 +27,7 @@ from mel_ray.run.checkpoints import Checkpoints, latest_checkpoint
 from mel_ray.run.console import make_console
 from mel_ray.run.folder import RunFolder
 from mel_ray.run.metrics_file import MetricsFile
+from mel_ray.run.scrub import scrub_values
 from mel_ray.run.shadow import Kept, Shadow
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def make_sinks(config: Config, folder: RunFolder, done: int) -> list[Sink]:
         from mel_ray.run.wandb_sink import WandbSink
 
         settings = config.observe
-        dump = config.model_dump(mode="json")
+        dump = scrub_values(config.model_dump(mode="json"))
         sinks.append(WandbSink(folder.path, str(config.run.name), settings.wandb_project, settings.wandb, dump))
     sinks.append(
         make_console(config.observe.console, config.run.steps, done, config.driver.capacity, config.rollout.partial)
@@ -72,36 +73,45 @@ class TrainingRun:
             PoolError: a pool could not do its work, nor be started again.
         """
         from mel_ray.actors.calls import watch_progress
+        from mel_ray.actors.home import watch_home
         from mel_ray.driver.wiring import connected_to_ray
 
         status = "failed"
         with connected_to_ray(self._config):
             heed_signals()
+            for number in STOP_SIGNALS:
+                asyncio.get_running_loop().add_signal_handler(number, self._stopping.set)
             watchdog = asyncio.create_task(watch_progress(self._config.cluster.deadlines.quiet, self._incidents))
             try:
-                pools = self._pools()
-                origin: Origin = checkpoint
-                ahead: Sequence[Asked] = waiting.put_into(pools.store)
-                while True:
-                    try:
-                        await self._go(pools, origin, ahead)
-                        break
-                    except Exception as error:
-                        lost = await self._loss_behind(error, pools)
-                        if lost is not None or self._attempts > ATTEMPTS:
-                            pools.kill()  # nobody is waited for who does not answer
-                        for under_way in (self._checkpoints, self._shadow):
-                            if under_way:
-                                await under_way.abandon()
-                        if lost is None or self._loop is None:
-                            raise
-                        origin, ahead = await self._rewound(lost, pools, self._loop)
-                        pools = await self._pools_again()
+                await unless_lost(self._attempts_from(checkpoint, waiting), watch_home())
                 status = "done"
+            except Exception as error:
+                status = "stopped" if isinstance(first_cause(error), Stopped) else status
+                raise
             finally:
                 watchdog.cancel()
                 for sink in self._sinks:
                     sink.close(status)
+
+    async def _attempts_from(self, checkpoint: Path | None, waiting: Waiting) -> None:
+        pools = self._pools()
+        origin: Origin = checkpoint
+        ahead: Sequence[Asked] = waiting.put_into(pools.store)
+        while True:
+            try:
+                await self._go(pools, origin, ahead)
+                return
+            except Exception as error:
+                lost = await self._loss_behind(error, pools)
+                if lost is not None or self._attempts > ATTEMPTS:
+                    pools.kill()  # nobody is waited for who does not answer
+                for under_way in (self._checkpoints, self._shadow):
+                    if under_way:
+                        await under_way.abandon()
+                if lost is None or self._loop is None:
+                    raise
+                origin, ahead = await self._rewound(lost, pools, self._loop)
+                pools = await self._pools_again()
 
     async def _pools_again(self) -> "Pools":
         """Waits for nodes that have room for them.
@@ -116,13 +126,12 @@ class TrainingRun:
                 raise Stopped
             try:
                 return self._pools()
-            except ConfigError as error:
+            except (ConfigError, NoRoom) as error:
                 if time.monotonic() > until:
                     raise
                 if not has_told:
-                    self._incidents.tell(
-                        IncidentKind.WAITING, "cluster", f"{error}. It waits for a node that has room."
-                    )
+                    text = f"{str(error).rstrip('.')}. It waits for a node that has room."
+                    self._incidents.tell(IncidentKind.WAITING, "cluster", text)
                     has_told = True
                 await asyncio.sleep(1)
 
@@ -136,11 +145,13 @@ class TrainingRun:
         from mel_ray.driver.wiring import make_loop
 
         config, folder, state = self._config, self._folder, self._state
-        await pools.ready(origin.parts if isinstance(origin, Kept) else origin)
+        await self._unless_stopped(pools.ready(origin.parts if isinstance(origin, Kept) else origin))
         if not self._sinks:
             self._begin_reporting()
         is_repeatable = config.driver.publish == "drain" and not config.rollout.partial
-        archive = RunArchive(folder, pools.store, config.observe.trajectories, config.run.seed, is_repeatable)
+        archive = RunArchive(
+            folder, pools.store, config.observe.trajectories, config.run.seed, is_repeatable, self._not_saved
+        )
         loop = make_loop(config, pools, self._prepared.prompts.prompts, archive, state, ahead)
         loop.stopping, self._loop = self._stopping, loop
         memory = loop.learner.memory
@@ -167,11 +178,21 @@ class TrainingRun:
     def _not_saved(self, sentence: str) -> None:
         self._incidents.tell(IncidentKind.NOT_SAVED, "checkpoint", sentence)
 
+    async def _unless_stopped(self, starting: Awaitable[None]) -> None:
+        """
+        Raises:
+            Stopped: it was asked to stop in the meantime.
+        """
+
+        async def stopped() -> NoReturn:
+            await self._stopping.wait()
+            raise Stopped
+
+        await unless_lost(starting, stopped())
+
     def _begin_reporting(self) -> None:
         self._sinks = make_sinks(self._config, self._folder, self._state.step)
         self._incidents.listen(*(sink.incident for sink in self._sinks))
-        for number in STOP_SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(number, self._stopping.set)
 
     # -- when the policy is lost
 
@@ -181,7 +202,7 @@ class TrainingRun:
         if self._loop is None or not isinstance(cause, PoolError):
             return None
         if self._state.step > self._reached:
-            self._reached, self._attempts = self._state.step, 0
+            self._reached, self._attempts, self._has_halved = self._state.step, 0, False
         self._attempts += 1
         lost: LostActor | LostRecords | None
         if isinstance(cause, LostRecords) or (isinstance(cause, LostActor) and self._config.cluster.colocated):

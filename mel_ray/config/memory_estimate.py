@@ -211,6 +211,15 @@ def find_memory_problems(
         yield Problem("cluster", None, why, "use a smaller model, fewer actors on a node, or larger nodes")
 
 
+def find_shadow_problems(config: Config, size: ModelSize, store_bytes: float, what: str) -> Iterator[Problem]:
+    """`store_bytes`: of `what` holds Ray's objects."""
+    needed = 2 * checkpoint_need(config, size).total
+    if config.checkpoint.shadow and store_bytes < needed:
+        why = f"two states of the policy have {needed / GB:.1f} GB and {what} has {store_bytes / GB:.1f}"
+        remedy = "give it more (ray start --object-store-memory=..., docker run --shm-size=...), or leave it out"
+        yield Problem("checkpoint.shadow", True, why, remedy)
+
+
 def _smaller_steps(config: Config, size: ModelSize, gpu_bytes: float) -> str:
     """The keys that make a rank's peak larger than it need be, if changing them is enough; else nothing."""
     policy, changes = config.cluster.policy, dict[str, object]()

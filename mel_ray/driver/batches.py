@@ -49,14 +49,17 @@ class Batches:
     """Asks questions and gathers them into batches; `asked` holds those that no learner has taken yet, in the order of
     the data."""
 
-    def __init__(self, explore: Explore, data: Data, config: Config, asked: Iterable[Asked] = ()) -> None:
-        self._explore, self._data, self._config = explore, data, config
+    def __init__(
+        self, explore: Explore, data: Data, config: Config, asked: Iterable[Asked] = (), state: RunState | None = None
+    ) -> None:
+        """`state`: where the run is when this begins."""
+        self._explore, self._data, self._config, self._state = explore, data, config, state or RunState()
         self.asked = list(asked)
         self._is_dynamic = config.algorithm.dynamic_sampling.enabled
         if config.rollout.partial:
             self._release_unfinished_batches()
         self._taken = dict[int, list[Asked]]()  # by step, since the last checkpoint, as many as are kept
-        self._dropped = 0  # the last step whose batch is no longer kept, though no checkpoint has it
+        self._dropped = self._state.step  # the last step whose batch is not kept
         self._done = max((one.done for one in self.asked), default=-1)
         self._lock = asyncio.Lock()
         self._under_way: dict[Asked, asyncio.Task[None]] = {}  # of partial batches
@@ -219,7 +222,9 @@ class Batches:
         return [*left, *more]
 
     def _unlike(self, known: set[str], count: int) -> list[Prompt]:
-        """The next questions of the data that are not known yet, which become known."""
+        """The next questions of the data that are not known yet, which become known. Those that ended two actors are
+        known for ever."""
+        known |= set(self._state.quarantined)
         found: list[Prompt] = []
         taken, enough = 0, 2 * len(self._data)  # each question comes at least once in two epochs
         while len(found) < count and taken < enough:

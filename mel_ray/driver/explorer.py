@@ -24,8 +24,11 @@ class Explorer:
     """Asks the pools; holds rows, never tokens."""
 
     def __init__(
-        self, cfg: Config, rollout: Rollout, rewards: Rewards, experience: Experience, order: Order | None = None
-    ) -> None:
+        self, cfg: Config, rollout: Rollout, rewards: Rewards, experience: Experience, order: Order | None = None,
+        quarantined: list[str] | None = None,
+    ) -> None:  # fmt: skip
+        """`quarantined`: gets the ids of questions that ended two actors."""
+        self.quarantined = [] if quarantined is None else quarantined
         self.cfg, self.order = cfg, order or AsItComes()
         self.rollout, self.rewards, self.experience = rollout, rewards, experience
         # What to do with a judged group: the drafts of every rule that applies to it.
@@ -35,8 +38,9 @@ class Explorer:
         async with self.order.sampling(step, (prompt.question_id, "rollout")):
             try:
                 group = await self.rollout.generate(prompt, self._sampling(prompt, step))  # Y ~ pi(. | x)
-            except Poison:
-                return ()  # the pool has told who died of it
+            except Poison:  # the pool has told who died of it
+                self.quarantined.append(prompt.question_id)
+                return ()
         judged = await self.rewards.judge(group)  # Eq. 1
         drafts = [await draft(judged, step) for applies, draft in self.follow_ups if applies(judged)]
         self.order.explored(step, prompt.question_id)

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 
-from mel_ray.records.incident import IncidentKind
+from mel_ray.records.incident import IncidentKind, PoolError
 from mel_ray.records.ports import Health
 from mel_ray.records.problem import counted
 from mel_ray.records.reports import UpdateReport
@@ -39,6 +39,16 @@ class FailureGuard:
             f"the verifier failed on {len(failed)} of the last {len(self._recent)} answers, more than "
             f"reward.max_failure_rate={self._limit:g}: {examples}"
         )
+
+
+def refuse_poison_alone(step: int, explored: Sequence[Explored]) -> None:
+    """
+    Raises:
+        PoolError: no question of a batch was survived, so it is not the questions.
+    """
+    if explored and not any(explored):
+        what = counted(len(explored), "question")
+        raise PoolError(f"step {step}: {what}, and each of them ended two engines one after the other")
 
 
 class Diverged(RuntimeError):

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 from mel_ray.config.schema import Config
 from mel_ray.driver.buffer import Buffer
-from mel_ray.driver.guards import FailureGuard, SkipGuard
+from mel_ray.driver.guards import FailureGuard, SkipGuard, refuse_poison_alone
 from mel_ray.driver.learner import Learner
 from mel_ray.driver.metrics import Clock, step_metrics
 from mel_ray.driver.order import AsItComes, Order
@@ -116,6 +116,8 @@ class Loop:
         """
         working, stopping = asyncio.ensure_future(work), asyncio.create_task(self.stopping.wait())
         try:
+            if self.stopping.is_set():
+                raise Stopped  # however soon the work would be done
             await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
             if working.done():
                 return working.result()
@@ -131,6 +133,7 @@ class Loop:
         clock.lap("time/wait")
         if self.cfg.rollout.partial and not self.cfg.driver.capacity:
             await self.engines.pause()  # on policy nothing is sampled while the policy trains
+        refuse_poison_alone(step, explored)
         self.failures.watch(explored)
         engine_measures = await self.engines.measures()
         if self.cfg.cluster.colocated:
@@ -159,6 +162,7 @@ class Loop:
         metrics |= speeds(metrics, self.learner.policy.ranks, self.learner.policy.facts)
         metrics |= {"policy/lr": learned.settings.lr, "policy/version": float(version)}
         metrics |= {"actors/restarts": float(losses.restarts), "actors/asked_again": float(losses.asked_again)}
+        metrics |= {"actors/quarantined": float(losses.quarantined)}
         return StepReport(step, metrics, ledger)
 
     async def publish(self, version: int) -> None:

@@ -21,6 +21,7 @@ class RunState:
     version: int = 0
     ledger: Ledger = field(default_factory=Ledger)
     waiting: int = 0
+    quarantined: list[str] = field(default_factory=list)  # ids of questions that ended two actors
 
     def finish_step(self, step: int, position: int, version: int, ledger: Ledger) -> None:
         self.step, self.position, self.version, self.ledger = step, position, version, self.ledger + ledger
@@ -31,7 +32,7 @@ class RunState:
             setattr(self, one.name, getattr(other, one.name))
 
     def write(self, folder: Path) -> None:
-        numbers = {name: getattr(self, name) for name in ("step", "position", "version", "waiting")}
+        numbers = {name: getattr(self, name) for name in ("step", "position", "version", "waiting", "quarantined")}
         data = numbers | {"ledger": self.ledger.as_dict()}
         (folder / STATE_FILE).write_text(json.dumps(data))
 
@@ -43,4 +44,5 @@ class RunState:
         """
         data = json.loads((folder / STATE_FILE).read_text())
         ledger = Ledger.from_dict(data["ledger"])
-        return cls(data["step"], data["position"], data["version"], ledger, data.get("waiting", 0))
+        return cls(data["step"], data["position"], data["version"], ledger, data.get("waiting", 0),
+                   data.get("quarantined", []))  # fmt: skip

@@ -20,7 +20,7 @@ from mel_ray.actors.node_checks import check_nodes
 from mel_ray.actors.object_store import RayStore
 from mel_ray.actors.placement import Placement
 from mel_ray.config.checks import find_resource_problems, find_shared_memory_problems
-from mel_ray.config.memory_estimate import GB, checkpoint_need, find_memory_problems
+from mel_ray.config.memory_estimate import GB, checkpoint_need, find_memory_problems, find_shadow_problems
 from mel_ray.config.plan import Machine, Plan, make_plan, this_machine
 from mel_ray.config.schema import Config
 from mel_ray.data.interleave import stream_of
@@ -90,6 +90,10 @@ def connected_to_ray(config: Config) -> Iterator[None]:
             if nodes > 1 and not TRANSPORTS[transport].reaches_nodes:
                 what = f"the {nodes} nodes of this cluster"
                 problems.append(TRANSPORTS[transport].reach_problem(config.cluster.weight_transfer, what))
+            size = size_of_model(config)
+            if size is not None:
+                store = found.get("object_store_memory", 0.0)
+                problems += find_shadow_problems(config, size, store, "the object store of this cluster")
             if problems:
                 raise ConfigError(problems)
         else:
@@ -242,8 +246,8 @@ def make_loop(
     ahead by then."""
     state, order = state or RunState(), order_of(config, state, waiting)
     data = stream_of(prompts, config, state.position)
-    explorer = Explorer(config, pools.rollout, pools.rewards, pools.experience, order)
-    batches = Batches(explorer.explore, data, config, waiting)
+    explorer = Explorer(config, pools.rollout, pools.rewards, pools.experience, order, state.quarantined)
+    batches = Batches(explorer.explore, data, config, waiting, state)
     buffer = Buffer(batches, config.driver.capacity, config.run.steps, order.closed)
     options = config.mel.memory
     memory = Memory(options.size, options.max_age, config.run.seed, pools.store)

@@ -6,6 +6,7 @@ Consumes judged groups; waits for the object store and one appended line each. `
 import asyncio
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mel_ray.records.row import Row
 from mel_ray.records.trajectory import FinishReason
 from mel_ray.records.verdict import Outcome
 from mel_ray.run.folder import RunFolder
+from mel_ray.run.metrics_file import Lines
 from mel_ray.run.store import TRAJECTORY_SCHEMA, trajectory_row, write_rows
 
 
@@ -30,7 +32,7 @@ class FileJournal:
         if text and not text.endswith("\n"):
             with file.open("a", encoding="utf-8") as stream:
                 stream.write("\n")  # close the line that was cut off
-        self._lock = asyncio.Lock()
+        self._lock, self._appended = asyncio.Lock(), Lines(file)
 
     def find(self, question_id: str, temperature: float, count: int) -> Answered | None:
         rows = self._known.get((question_id, temperature))
@@ -50,8 +52,7 @@ class FileJournal:
             "rows": [trajectory_row(self._step, row, group) for row in judged],
         }
         async with self._lock:
-            with self.file.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(line) + "\n")
+            self._appended.append(json.dumps(line))
         self._lines.append(line)
         self._known[(line["question_id"], temperature)] = line["rows"]
 
@@ -63,9 +64,10 @@ class FileJournal:
         return target
 
     async def close(self) -> None:
-        """Leave only the Parquet file."""
-        await asyncio.to_thread(self.write_parquet)
-        self.file.unlink(missing_ok=True)
+        """Leave only the Parquet file, unless the disk is full."""
+        with suppress(OSError):
+            await asyncio.to_thread(self.write_parquet)
+            self.file.unlink(missing_ok=True)
 
 
 def _parsed(line: str) -> dict[str, Any] | None:

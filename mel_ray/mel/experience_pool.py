@@ -27,7 +27,7 @@ from mel_ray.mel.pairing import select_pairs
 from mel_ray.mel.registry import PAIR_CHOICES
 from mel_ray.mel.writer import Sample, Writer
 from mel_ray.records.experience import Draft
-from mel_ray.records.incident import IncidentKind, LostActor, Poison
+from mel_ray.records.incident import SURVIVORS, IncidentKind, LostActor, Poison
 from mel_ray.records.ports import Engine, Lender, Sampler, Turn
 from mel_ray.records.row import Ref, Row, RowKind, correct, incorrect, row_of_draft, rows_of_group
 from mel_ray.records.trajectory import Group, Prompt, Sampling, derive_seed
@@ -130,17 +130,20 @@ class ExperiencePool:
             Poison: two authors did not survive it.
             LostActor: the author lost its engine.
         """
-        for attempt in range(2):
+        lost_authors, reason = 0, ""
+        while lost_authors < SURVIVORS:
             author = await self.members.next()
+            if lost_authors and not await self.members.is_alive(author, self._deadlines.hang):
+                continue
             try:
                 return await ask(author)
             except LostActor as lost:
                 if lost.who != author.name:
                     raise
                 self.members.replace(author, lost)
-                if not attempt:
+                lost_authors, reason = lost_authors + 1, str(lost)
+                if lost_authors < SURVIVORS:
                     self.members.incidents.ask_again(sequences)
-                reason = str(lost)
         raise Poison(reason)
 
     async def abstract(self, judged: Sequence[Row], step: int) -> tuple[Row, ...]:

@@ -5,13 +5,13 @@ all of them.
 """
 
 import asyncio
+import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 import ray
@@ -51,6 +51,9 @@ def _memory_told() -> Iterator[None]:
         raise
 
 
+NOWHERE = Path("nowhere")  # the folder of a checkpoint that gets no files
+
+
 class PolicyActor:
     def __init__(self, settings: PolicySettings, log: Path | None) -> None:
         redirect_output(log)
@@ -58,11 +61,11 @@ class PolicyActor:
         self._sender: Any = None  # a WeightSender, once it is open
         self._listener: socket.socket | None = None  # of rank 0
 
-    def address(self) -> tuple[str, int]:
+    def address(self, is_one_machine: bool) -> tuple[str, int]:
         """This node's address and a port on it, which is held until those who meet there use it."""
         if self._listener is not None:
             self._listener.close()
-        address = ray.util.get_node_ip_address()
+        address = "127.0.0.1" if is_one_machine else ray.util.get_node_ip_address()
         self._listener = socket.create_server((address, 0))
         return address, self._listener.getsockname()[1]
 
@@ -130,12 +133,11 @@ class PolicyActor:
         self._to_write.write()
 
     def shadow(self) -> None:
-        with TemporaryDirectory() as folder:  # DeepSpeed wants one, though no files will be in it
-            self._to_pack, self._folder = self._policy.snapshot(Path(folder)), Path(folder)
+        self._to_pack = self._policy.snapshot(NOWHERE)
 
     @ray.method(concurrency_group=WRITE)
     def pack(self) -> "tuple[Files, None]":
-        return self._to_pack.packed(self._folder), None
+        return self._to_pack.packed(NOWHERE), None
 
     def restore(self, files: "Files") -> None:
         self._policy.restore(files)
@@ -204,6 +206,27 @@ class PolicyPool:
         """The same call on every rank."""
         return await asyncio.gather(*(handle.ask(method, seconds, "", *arguments, **named) for handle in self.handles))
 
+    async def _together(
+        self, method: Callable[Concatenate[PolicyActor, P], R], seconds: float, *arguments: P.args, **named: P.kwargs
+    ) -> None:
+        """The same collective call on every rank.
+
+        Raises:
+            LostActor: a rank failed where others did not, which now wait for it.
+        """
+        asked = [asyncio.ensure_future(one.ask(method, seconds, "", *arguments, **named)) for one in self.handles]
+        done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_EXCEPTION)
+        failed = next((number for number, one in enumerate(asked) if one in done and one.exception()), None)
+        if failed is None:
+            return
+        await asyncio.wait(asked, timeout=GRACE)
+        error = asked[failed].exception()
+        if all(one.done() and one.exception() for one in asked) or isinstance(error, LostActor):
+            raise error or PoolError(f"{method.__name__} failed")
+        for one in asked:
+            one.cancel()
+        raise LostActor(f"{error} The other ranks wait for it.", None, self.handles[failed].name)
+
     # -- signs of life
 
     async def watched(self, seconds: float) -> NoReturn:
@@ -269,7 +292,8 @@ class PolicyPool:
     # -- weights
 
     async def address(self) -> tuple[str, int]:
-        return await self.handles[0].ask(PolicyActor.address, self._deadlines.start)
+        is_one_machine = not os.environ.get("RAY_ADDRESS")
+        return await self.handles[0].ask(PolicyActor.address, self._deadlines.start, "", is_one_machine)
 
     async def open_sender(self, transport: str, address: str, port: int, world: int, delta: bool) -> None:
         how = (transport, address, port, world, delta)
@@ -293,16 +317,14 @@ class PolicyPool:
     async def snapshot(self, folder: Path) -> None:
         """Copy to host memory what `write` will put into `folder`."""
         (folder / "policy").mkdir(parents=True, exist_ok=True)  # here: a rank that failed to would hang the others
-        async with self._files:
-            await self._on_all(PolicyActor.snapshot, self._deadlines.checkpoint, folder)
+        await self._together(PolicyActor.snapshot, self._deadlines.checkpoint, folder)
 
     async def write(self) -> None:
         await self._on_all(PolicyActor.write, self._deadlines.checkpoint)
 
     async def shadow(self) -> None:
         """Copy to host memory what `pack` will put into the object store."""
-        async with self._files:
-            await self._on_all(PolicyActor.shadow, self._deadlines.checkpoint)
+        await self._together(PolicyActor.shadow, self._deadlines.checkpoint)
 
     async def pack(self) -> list[Ref]:
         """Each rank's part of the copy, which outlives the rank."""

@@ -60,6 +60,9 @@ class Snapshots(CheckpointEngine):
     def create(self, info: CheckpointCommitInfo) -> None:
         self.latest = Snapshot()  # whatever becomes of the one before
 
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        """Whoever has the files written makes the folders: a rank that failed to would hang the others."""
+
     def save(self, state_dict: Any, path: str | Path) -> None:
         self.latest.add(state_dict, Path(path))
 

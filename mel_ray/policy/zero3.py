@@ -31,7 +31,7 @@ from mel_ray.policy.sequence_parallel import ATTENTION as ULYSSES
 from mel_ray.policy.sequence_parallel import SequenceParallel
 from mel_ray.policy.snapshots import Files, Snapshot, Snapshots
 from mel_ray.policy.statistics import Same, StepMeasures
-from mel_ray.policy.universal import finish_loading, is_universal
+from mel_ray.policy.universal import TAG, finish_loading, is_universal
 from mel_ray.records.reports import DeviceFacts
 from mel_ray.records.step import OptimizerStep, TrainSettings
 from mel_ray.records.trajectory import Floats
@@ -312,6 +312,7 @@ class Zero3Policy:
 
     def save(self, folder: Path) -> None:
         """Write this rank's shards of parameters and optimizer below `folder`."""
+        (folder / TAG).mkdir(parents=True, exist_ok=True)
         self.snapshot(folder).write()
 
     def snapshot(self, folder: Path) -> Snapshot:

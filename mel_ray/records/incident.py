@@ -67,5 +67,8 @@ class OutOfMemory(BrokenActor):
     """The memory of the actor's device does not suffice for what it was asked."""
 
 
+SURVIVORS = 2  # actors that a request may lose before it is its own fault
+
+
 class Poison(RuntimeError):
     """What was asked ended two actors one after another; the message is a sentence."""

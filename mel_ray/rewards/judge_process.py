@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from mel_ray.records.incident import BrokenActor
+
 START_SECONDS = 60.0
 
 
@@ -64,12 +66,12 @@ class JudgeProcess:
         """Wait for the child to have imported what it needs.
 
         Raises:
-            RuntimeError: it did not start.
+            BrokenActor: it did not start.
         """
         if self._is_ready:
             return
         if self._read_line(START_SECONDS) != b"ready":
-            raise RuntimeError("the judging process did not start; run `mel score` to see why")
+            raise BrokenActor("the judging process did not start; run `mel score` to see why")
         self._is_ready = True
 
     def ask(self, request: dict[str, Any], seconds: float) -> list[dict[str, Any]] | str:

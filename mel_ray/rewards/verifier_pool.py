@@ -21,7 +21,7 @@ from mel_ray.actors.process import redirect_output, runtime_env
 from mel_ray.config.cluster import DeadlineConfig
 from mel_ray.config.plan import PoolPlan
 from mel_ray.config.schema import ClusterConfig, RewardConfig
-from mel_ray.records.incident import IncidentKind, LostActor
+from mel_ray.records.incident import SURVIVORS, IncidentKind, LostActor
 from mel_ray.records.row import Row
 from mel_ray.records.trajectory import Group
 from mel_ray.records.verdict import Outcome, Verdict
@@ -96,6 +96,7 @@ class VerifierPool:
 
         is_there = partial(has_node, plan, placement=placement)
         self.members = Members(plan.name, plan.actors, start, incidents, self._admit, is_there, cluster.deadlines.start)
+        self._hang = cluster.deadlines.hang
         self._busy: list[Judge] = []
         self._waiting: deque[asyncio.Future[Judge]] = deque()
 
@@ -104,14 +105,18 @@ class VerifierPool:
 
     async def judge(self, group: Sequence[Row]) -> tuple[Row, ...]:
         """The rows with their verdicts. A group that two judges did not survive counts as errors of the verifier."""
-        for attempt in range(2):
+        lost_judges = 0
+        while lost_judges < SURVIVORS:
             judge = await self._free_judge()
             try:
+                if lost_judges and not await self.members.is_alive(judge, self._hang):
+                    continue
                 verdicts = await judge.judge(group)
                 return tuple(replace(row, verdict=verdicts[row.index]) for row in group)
             except LostActor as lost:
                 self.members.replace(judge, lost)
-                if not attempt:
+                lost_judges += 1
+                if lost_judges < SURVIVORS:
                     self.members.incidents.ask_again(len(group))
             finally:
                 self._busy.remove(judge)

@@ -28,7 +28,7 @@ from mel_ray.config.plan import PoolPlan
 from mel_ray.config.schema import ClusterConfig, ModelConfig
 from mel_ray.data.chat import ChatTokenizer
 from mel_ray.data.model_folder import on_this_node
-from mel_ray.records.incident import LostActor, Poison, PoolError
+from mel_ray.records.incident import SURVIVORS, LostActor, Poison, PoolError
 from mel_ray.records.ports import Turn
 from mel_ray.records.reports import EngineClock
 from mel_ray.records.row import Row, rows_of_group
@@ -36,7 +36,6 @@ from mel_ray.records.trajectory import Group, Prompt, Sampling
 from mel_ray.rollout.vllm_engine import EngineSettings, VllmEngine
 
 T = TypeVar("T")
-SURVIVORS = 2  # engines that a request may lose before it is its own fault
 HANDED_OUT = 2  # times what an engine can run at once, so that it can fill every slot as soon as a sequence ends
 
 
@@ -241,6 +240,8 @@ class EnginePool:
         lost_engines = 0
         while True:
             async with self.lease(sequences, turn, lost_engines > 0) as engine:
+                if lost_engines and not await self.members.is_alive(engine, self._cluster.deadlines.hang):
+                    continue
                 try:
                     return await ask(engine)
                 except PoolError as error:

@@ -4,13 +4,14 @@ Consumes the rows of a step; waits for the object store and the disk, while the 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mel_ray.records.ports import ObjectStore
 from mel_ray.records.row import Ref, Row, attempts, drafts
 from mel_ray.records.trajectory import derive_seed
 from mel_ray.run.folder import RunFolder
+from mel_ray.run.metrics_file import Lines
 from mel_ray.run.order_file import order_line
 from mel_ray.run.store import EXPERIENCE_SCHEMA, TRAJECTORY_SCHEMA, experience_row, trajectory_row, write_rows
 
@@ -18,14 +19,15 @@ from mel_ray.run.store import EXPERIENCE_SCHEMA, TRAJECTORY_SCHEMA, experience_r
 class RunArchive:
     """All experiences, and the trajectories of a share of the questions.
 
-    `is_repeatable`: see run/order_file.py.
+    `is_repeatable`: see run/order_file.py. `not_saved` hears what a full disk refused.
     """
 
     def __init__(
-        self, folder: RunFolder, store: ObjectStore, trajectory_share: float, seed: int, is_repeatable: bool = True
-    ) -> None:
+        self, folder: RunFolder, store: ObjectStore, trajectory_share: float, seed: int, is_repeatable: bool = True,
+        not_saved: Callable[[str], None] = lambda sentence: None,
+    ) -> None:  # fmt: skip
         self._folder, self._store, self._share, self._seed = folder, store, trajectory_share, seed
-        self._is_repeatable = is_repeatable
+        self._is_repeatable, self._not_saved, self._order = is_repeatable, not_saved, Lines(folder.order)
 
     async def record(self, step: int, rows: Sequence[Row], version: int = 0) -> None:
         drafted = drafts(rows)
@@ -33,9 +35,11 @@ class RunArchive:
         replays = [replay for draft in drafted for replay in draft.replays]
         refs = list(dict.fromkeys(row.ref for row in (*drafted, *replays, *tried) if row.ref is not None))
         records = dict(zip(refs, await self._store.get(refs), strict=True))
-        await asyncio.to_thread(self._write, step, drafted, tried, records)
-        with self._folder.order.open("a", encoding="utf-8") as stream:
-            stream.write(order_line(step, rows, version, self._is_repeatable) + "\n")
+        try:
+            await asyncio.to_thread(self._write, step, drafted, tried, records)
+        except OSError as error:
+            self._not_saved(f"experiences and trajectories of step {step} were not stored: {error.strerror or error}")
+        self._order.append(order_line(step, rows, version, self._is_repeatable))
 
     def _write(self, step: int, drafted: Sequence[Row], tried: Sequence[Row], records: dict[Ref, Any]) -> None:
         experiences = []

@@ -85,6 +85,9 @@ class Checkpoints:
         self._folder, self._options, self._savers, self._ranks = folder, options, savers, ranks
         self._written, self._not_saved = written, not_saved
         self._writing: asyncio.Task[None] | None = None
+        for unfinished in folder.glob(".step-*"):
+            shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed meanwhile
+        self._coming: Best | None = None  # the best one, once its checkpoint is complete
         self._best = best_checkpoint(folder)
         if self._best and self._best.metric != options.keep_best:
             self._best = None
@@ -133,10 +136,10 @@ class Checkpoints:
         benchmark, _, score = (self._options.keep_best or "").partition("/")
         if report.benchmark != benchmark or report.step == 0:
             return False
-        value = report.scores[score]
-        if self._best is not None and value <= self._best.score:
+        value, best = report.scores[score], self._coming or self._best
+        if best is not None and value <= best.score:
             return False
-        self._best = Best(_name(report.step), f"{benchmark}/{score}", value)
+        self._coming = Best(_name(report.step), f"{benchmark}/{score}", value)
         self._note_best()
         return True
 
@@ -170,9 +173,10 @@ class Checkpoints:
                 shutil.rmtree(old)
 
     def _note_best(self) -> None:
-        best = self._best
+        best = self._coming
         if best and (self._folder / best.checkpoint / STATE_FILE).exists():
             write_json(self._folder / BEST, {name: getattr(best, name) for name in ("checkpoint", "metric", "score")})
+            self._best, self._coming = best, None
 
     def _give_up(self, partial: Path, step: int, error: OSError | PoolError) -> None:
         """
@@ -183,6 +187,7 @@ class Checkpoints:
         if isinstance(error, LostActor):
             raise error
         shutil.rmtree(partial, ignore_errors=True)
+        self._coming = None
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         latest = latest_checkpoint(self._folder)
         valid = f"the last one is {latest.name}" if latest else "there is none yet"

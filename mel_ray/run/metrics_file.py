@@ -1,7 +1,9 @@
 """metrics.jsonl, appended as the run goes: one JSON object per step; and summary.json, read back from it."""
 
 import json
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,15 +17,32 @@ from mel_ray.run.scrub import scrub
 from mel_ray.run.unlearned import optimizer_steps, unlearned_text
 
 
+class Lines:
+    """Appends lines to a file that a rewind may replace. What a full disk refuses is written with the next line."""
+
+    def __init__(self, file: Path) -> None:
+        self._file, self._unwritten = file, list[str]()
+
+    def append(self, line: str) -> None:
+        self._unwritten.append(f"{line}\n")
+        data = "".join(self._unwritten).encode()
+        with suppress(OSError), self._file.open("ab", buffering=0) as stream:
+            size = stream.tell()
+            if stream.write(data) == len(data):
+                self._unwritten.clear()
+            else:
+                os.truncate(self._file, size)  # half a line
+
+
 class MetricsFile:
     """Training metrics go to metrics.jsonl, evaluations to eval/ and, as `eval/<set>/...`, to metrics.jsonl too."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
+        self._metrics, self._incidents = Lines(folder.metrics), Lines(folder.incidents)
 
     def _append(self, row: dict[str, Any]) -> None:
-        with self._folder.metrics.open("a", encoding="utf-8") as file:  # a rewind replaces the file
-            file.write(json.dumps(row) + "\n")
+        self._metrics.append(json.dumps(row))
 
     def step(self, report: StepReport) -> None:
         self._append({"step": report.step, **_rounded(report.metrics), "ledger": report.ledger.as_dict()})
@@ -31,20 +50,14 @@ class MetricsFile:
     def evaluation(self, report: EvalReport) -> None:
         scores = {f"eval/{report.benchmark}/{name}": value for name, value in report.scores.items()}
         self._append({"step": report.step, **_rounded(scores)})
-        write_json(
-            self._folder.evaluations / f"step-{report.step:06d}-{report.benchmark}.json",
-            {
-                "benchmark": report.benchmark,
-                "step": report.step,
-                "questions": report.questions,
-                **_rounded(report.scores),
-            },
-        )
+        file = self._folder.evaluations / f"step-{report.step:06d}-{report.benchmark}.json"
+        known = {"benchmark": report.benchmark, "step": report.step, "questions": report.questions}
+        with suppress(OSError):  # the disk is full; the scores are among the metrics
+            write_json(file, known | _rounded(report.scores))
 
     def incident(self, incident: Incident) -> None:
         line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "kind": incident.kind, "who": incident.who}
-        with self._folder.incidents.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line | {"text": scrub(incident.text)}) + "\n")
+        self._incidents.append(json.dumps(line | {"text": scrub(incident.text)}))
 
     def close(self, status: str) -> None:
         return None

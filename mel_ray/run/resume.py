@@ -12,6 +12,7 @@ from typing import Any
 from mel_ray.config.keys import all_keys
 from mel_ray.config.schema import Config
 from mel_ray.records.problem import Problem
+from mel_ray.run.scrub import HIDDEN, scrub_values
 from mel_ray.run.stored_config import read_stored_config
 
 SHOWN, WIDTH = 30, 60  # changes, and characters of a value
@@ -25,6 +26,8 @@ FIXED = {
     "run.seed": "its samples and the order of its questions follow from it",
     "data": "it counts its place in those questions",
     "reward.function": "its curves would mix two rewards",
+    "reward.parts": "its curves would mix two rewards",
+    "reward.extract": "its curves would mix two rewards",
 }
 
 
@@ -46,7 +49,7 @@ def find_changes(file: Path, config: Config) -> list[Change]:
     """
     if not file.exists():
         return []
-    changes = _changes("", read_stored_config(file), config.model_dump(mode="json"))
+    changes = _changes("", read_stored_config(file), scrub_values(config.model_dump(mode="json")))
     return [change for change in changes if change.key not in IGNORED]
 
 
@@ -74,6 +77,26 @@ def find_change_problems(file: Path, config: Config) -> Iterator[Problem]:
         if reason := _reason(change.key):
             why = f"run {config.run.name} had {_shown(change.old)}, and {reason}"
             yield Problem(change.key, _shown(change.new), why, REMEDY)
+
+
+def find_hidden(config: Config) -> Iterator[Problem]:
+    """Values of a stored configuration in whose place a secret was not stored."""
+    for key, value in _leaves("", config.model_dump(mode="json")):
+        if HIDDEN in value:
+            why = "the run's config.yaml does not hold the secret in it"
+            yield Problem(key, value, why, "give this key again, as when the run began")
+
+
+def _leaves(key: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Texts by their keys."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, Mapping):
+        for name, one in value.items():
+            yield from _leaves(f"{key}.{name}" if key else str(name), one)
+    elif isinstance(value, list):
+        for number, one in enumerate(value):
+            yield from _leaves(f"{key}[{number}]", one)
 
 
 def _reason(key: str) -> str | None:

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 WORDS = {"KEY", "APIKEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIALS"}
 SHORTEST = 8  # characters; a shorter value would be found in innocent text
@@ -22,6 +23,15 @@ def scrub(text: str) -> str:
     for secret in known_secrets():
         text = text.replace(secret, HIDDEN)
     return text
+
+
+def scrub_values(value: Any) -> Any:
+    """The same nested values, their texts scrubbed."""
+    if isinstance(value, str):
+        return scrub(value)
+    if isinstance(value, dict):
+        return {name: scrub_values(one) for name, one in value.items()}
+    return [scrub_values(one) for one in value] if isinstance(value, list) else value
 
 
 def scrub_files(folder: Path) -> None:

@@ -38,16 +38,28 @@ class WandbSink:
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
 
+        self._is_there = True
+
     def step(self, report: StepReport) -> None:
-        self._run.log({"step": report.step, **report.metrics})
+        self._log({"step": report.step, **report.metrics})
 
     def evaluation(self, report: EvalReport) -> None:
         scores = {f"eval/{report.benchmark}/{name}": value for name, value in report.scores.items()}
-        self._run.log({"step": report.step, **scores})
+        self._log({"step": report.step, **scores})
+
+    def _log(self, values: dict[str, Any]) -> None:
+        if not self._is_there:
+            return
+        try:
+            self._run.log(values)
+        except Exception as error:  # its service process has died; what it raises then is not documented
+            self._is_there = False
+            print(f"W&B takes nothing more ({type(error).__name__}: {error}); metrics.jsonl has everything", flush=True)
 
     def incident(self, incident: Incident) -> None:
         return None
 
     def close(self, status: str) -> None:
-        self._run.summary["status"] = status
-        self._run.finish(exit_code=0 if status == "done" else 1)
+        if self._is_there:
+            self._run.summary["status"] = status
+            self._run.finish(exit_code=1 if status == "failed" else 0)

@@ -257,8 +257,10 @@ def make(
     run_state = run_state or RunState()
     data = PromptStream(questions, 0, run_state.position)
     rollout, policy, archive = FakeRollout(world), FakePolicy(world), FakeArchive(world)
-    explorer = Explorer(cfg, rollout, FakeRewards(world), FakeExperience(world, state))
-    buffer = Buffer(Batches(explorer.explore, data, cfg), cfg.driver.capacity, cfg.run.steps)
+    experience = FakeExperience(world, state)
+    explorer = Explorer(cfg, rollout, FakeRewards(world), experience, quarantined=run_state.quarantined)
+    batches = Batches(explorer.explore, data, cfg, state=run_state)
+    buffer = Buffer(batches, cfg.driver.capacity, cfg.run.steps)
     options = cfg.mel.memory
     learner = Learner(cfg, policy, Memory(options.size, options.max_age, 0, world.store), archive)
     loop = Loop(cfg, run_state, data, buffer, learner, FakePublisher(world), FakeEngines(world))

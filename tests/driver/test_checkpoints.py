@@ -207,3 +207,24 @@ async def test_when_a_checkpoint_is_due():
     assert await saved_steps("checkpoint.every=0", "checkpoint.every_minutes=1e-9") == [1, 2, 3, 4, 5, 6]
     assert await saved_steps("checkpoint.every=0", "checkpoint.every_minutes=60") == [6]
     assert await saved_steps("checkpoint.every=4", "eval.every=1", best=(3, 4, 6)) == [3, 4, 6]
+
+
+async def test_a_best_that_could_not_be_saved_leaves_the_one_before(tmp_path):
+    ranks = Ranks()
+    checkpoints, _ = checkpoints_of(tmp_path, ranks, keep=1, keep_best="held/avg@4")
+    checkpoints.evaluated(scored(2, 0.4))
+    await save(checkpoints, 2)
+    ranks.failure = OSError(errno.ENOSPC, "No space left on device")
+    assert checkpoints.evaluated(scored(6, 0.5))
+    await save(checkpoints, 6)
+    await save(checkpoints, 8)
+    assert best_checkpoint(tmp_path).checkpoint == "step-000002"
+    assert names(tmp_path) == ["step-000002", "step-000008"]
+    assert checkpoints.evaluated(scored(9, 0.45))
+
+
+def test_what_a_killed_process_left_unfinished_is_removed(tmp_path):
+    for name in (".step-000003.partial", ".step-000002.universal", "step-000002"):
+        (tmp_path / name).mkdir()
+    checkpoints_of(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000002"]

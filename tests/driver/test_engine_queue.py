@@ -306,3 +306,29 @@ def test_a_silent_engine_is_replaced_and_one_that_answers_is_not():
         lent.members.kill()
 
     simulate(main())
+
+
+def test_engines_that_die_together_are_no_fault_of_what_was_asked():
+    """As those of a lost node do: the second one is dead already when it is handed out."""
+
+    async def main():
+        lent = pool("cluster.rollout.engines=3")
+        dead = lent.engines[:2]
+
+        async def gone(seconds):
+            raise LostActor("its process died", who="another")
+
+        async def ask(engine):
+            await asyncio.sleep(0.1)
+            if any(one is engine for one in dead):
+                raise lost(engine)
+            return engine.name
+
+        for engine in dead:
+            engine.ping = gone
+        third = lent.engines[2]
+        assert await lent.on_engine(1, Turn.NEW, ask) == third.name
+        assert not any(one is engine for one in lent.engines for engine in dead)
+        assert lent.members.incidents.take().asked_again == 1
+
+    simulate(main())

@@ -1,8 +1,13 @@
 """The guard in driver/guards.py: a run stops when the verifier fails too often, and only then."""
 
+from collections import Counter
+
 import pytest
 
-from mel_ray.driver.guards import ENOUGH, WINDOW, FailureGuard, VerifierFailure
+from mel_ray.driver.guards import ENOUGH, WINDOW, FailureGuard, VerifierFailure, refuse_poison_alone
+from mel_ray.driver.state import RunState
+from mel_ray.records.incident import Poison, PoolError
+from tests.driver.fakes import World, make
 from tests.unit.builders import exploration, proven
 
 
@@ -46,3 +51,26 @@ def test_wrong_answers_are_no_failures():
     guard.watch(judgements("wn" * 400))
     with pytest.raises(VerifierFailure, match=f"failed on 208 of the last {WINDOW} answers"):
         guard.watch(judgements("t" * 208))
+
+
+async def test_a_question_that_ends_two_actors_is_not_asked_again_and_a_batch_of_them_ends_the_run(tmp_path):
+    world = World(dict.fromkeys("abcd", "cw"))
+    system, asked = make(world, "run.steps=9"), Counter[str]()
+    generate = system.rollout.generate
+
+    async def poisoned(prompt, sampling):
+        asked[prompt.question_id] += 1
+        if prompt.question_id in "ab":
+            raise Poison("engine 1 died")
+        return await generate(prompt, sampling)
+
+    system.rollout.generate = poisoned
+    await system.step(1)
+    assert sorted(system.loop.state.quarantined) == ["a", "b"]
+    for step in (2, 3, 4):
+        await system.step(step)
+    assert asked == Counter(a=1, b=1, c=4, d=4)
+    system.loop.state.write(tmp_path)
+    assert sorted(RunState.read(tmp_path).quarantined) == ["a", "b"]
+    with pytest.raises(PoolError, match="2 questions, and each of them ended two engines"):
+        refuse_poison_alone(5, [(), ()])

@@ -267,6 +267,20 @@ def test_a_run_that_is_to_stop_saves_what_it_has_explored_and_waits_for_nothing_
     assert len(system.policy.updates) == step
 
 
+def test_a_run_that_is_to_stop_does_not_train_what_is_ready():
+    """Exploring takes no time here, so that with a capacity the next batch is always there."""
+    system = make(World({"a": "cw"}), "run.steps=40", "eval.before=false", "driver.capacity=1")
+    train = system.policy.train
+
+    async def slowly(steps, settings):
+        await asyncio.sleep(10)
+        return await train(steps, settings)
+
+    system.policy.train = slowly
+    watch = stopped_after(system, 25.0)
+    assert [step for step, _ in watch.saved] == [3]
+
+
 def test_a_run_that_is_to_stop_gives_up_an_evaluation():
     system = make(World({"a": "cw"}, delays={"evaluation": 100.0}), "run.steps=3", "eval.before=true")
     watch = stopped_after(system, 5.0)

@@ -1,6 +1,7 @@
 """What a loop keeps since its last checkpoint, so that it can go on from there when the policy is lost."""
 
 from mel_ray.driver.batches import KEPT, Batches, refs_of, without_lost
+from mel_ray.driver.state import RunState
 from tests.driver.fakes import World, make
 
 
@@ -43,3 +44,12 @@ async def test_questions_of_which_a_record_is_lost_are_asked_again():
     after = without_lost(since, lost)
     assert [one.prompt.question_id for one in after if one.explored is None] == ["b", "d"]
     assert [(one.step, one.batch) for one in after] == [(one.step, one.batch) for one in since]
+
+
+async def test_what_came_before_a_start_from_a_later_state_is_not_known():
+    """So a checkpoint of before is followed by its own questions, and not by those of later steps."""
+    system = make(World(dict.fromkeys("abcd", "cw")), run_state=RunState(step=2, position=4))
+    await system.explored(3)
+    batches = system.loop.buffer.batches
+    assert batches.since(0) is None
+    assert [one.step for one in batches.since(2)] == [3] * 4

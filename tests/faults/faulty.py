@@ -38,6 +38,11 @@ class Fault:
         }
         self.victims = {name: await one.actor.__ray_call__.remote(pid_of) for name, one in handles.items()}
         self.victims["driver"] = os.getpid()
+        raylets = [
+            psutil.Process(await one.handle.actor.__ray_call__.remote(pid_of)).ppid() for one in pools.engines.engines
+        ]
+        home = psutil.Process(self.victims["policy"]).ppid()
+        self.victims["raylet"] = next((one for one in raylets if one != home), 0)  # of an engine that is elsewhere
         if self.victim == "memory":
             await handles["policy"].actor.__ray_call__.remote(allow_tokens, 1000)
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -14,10 +15,14 @@ from ray.cluster_utils import Cluster
 from mel_ray.actors.object_store import RayStore
 from mel_ray.records.incident import LostRecords
 from mel_ray.records.ledger import Ledger
+from tests.faults.faulty import MOMENTS
+from tests.faults.test_faults import COMMON, Undisturbed, run
+from tests.faults.test_faults import assert_whole as is_whole
 from tests.pools.test_end_to_end import NO_EVALUATION, SMALL, started, steps_of, wait_until
 
 pytestmark = pytest.mark.slow
 STORE = 128 << 20
+SIZES = ["cluster.rollout.cpus=1", "cluster.policy.cpus=1", "cluster.weight_transfer=gloo"]
 
 
 @contextmanager
@@ -31,8 +36,15 @@ def cluster_of(*cpus: int) -> Iterator[tuple[Cluster, list]]:
 
 
 def running(cluster: Cluster, folder: Path, *overrides: str) -> AbstractContextManager[subprocess.Popen]:
-    sizes = ["cluster.rollout.cpus=1", "cluster.policy.cpus=1", "cluster.weight_transfer=gloo", "checkpoint.every=2"]
-    words = [f"run.dir={folder.parent}", f"run.name={folder.name}", *sizes, *NO_EVALUATION, *SMALL, *overrides]
+    words = [
+        f"run.dir={folder.parent}",
+        f"run.name={folder.name}",
+        *SIZES,
+        "checkpoint.every=2",
+        *NO_EVALUATION,
+        *SMALL,
+        *overrides,
+    ]
     return started(*words, RAY_ADDRESS=cluster.address)
 
 
@@ -71,6 +83,30 @@ def test_records_on_a_node_that_is_gone_are_known_to_be_lost():
             ray.shutdown()
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Undisturbed:
+    return Undisturbed(tmp_path_factory.mktemp("undisturbed"), *SIZES)
+
+
+@pytest.mark.parametrize("capacity", [0, 1])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_worker_raylet_dies(tmp_path, undisturbed, moment, capacity):
+    folder, usual = tmp_path / "faulty", undisturbed.seconds(capacity)
+    words = [f"run.dir={tmp_path}", "run.name=faulty", f"driver.capacity={capacity}", *COMMON, *SIZES]
+    began = time.monotonic()
+    with cluster_of(3, 2) as (cluster, _):
+        done = run("tests.faults.faulty", "raylet", moment, "4", "SIGKILL", *words, RAY_ADDRESS=cluster.address)
+    assert done.returncode == 0, done.stderr
+    assert "SIGKILL to the raylet" in done.stdout
+    longer = time.monotonic() - began - usual
+    print(f"raylet, {moment}, capacity {capacity}: {longer:.1f} s longer than the {usual:.1f} s without")
+    is_whole(folder)
+    assert "lost" in {one["kind"] for one in incidents(folder)}
+    assert "quarantined" not in {one["kind"] for one in incidents(folder)}
+    if capacity == 0:
+        assert undisturbed.unlike(folder) == []
+
+
 def test_the_run_goes_on_with_what_is_left_and_uses_a_node_that_joins(tmp_path):
     # The policy and an engine are on the head, which is larger; the other engine is on the other node.
     with cluster_of(3, 2) as (cluster, [other]), running(cluster, tmp_path / "run", "run.steps=40") as process:
@@ -86,15 +122,19 @@ def test_the_run_goes_on_with_what_is_left_and_uses_a_node_that_joins(tmp_path):
         assert_whole(process, folder, 40)
 
 
-def test_the_policys_node_dies_and_the_run_waits_for_another(tmp_path):
-    with cluster_of(1, 3) as (cluster, [other]), running(cluster, tmp_path / "run", "run.steps=5") as process:
+@pytest.mark.parametrize("has_shadow", ["true", "false"])
+def test_the_policys_node_dies_and_the_run_waits_for_another(tmp_path, has_shadow):
+    """What was kept in memory is lost with it."""
+    keys = ("run.steps=5", f"checkpoint.shadow={has_shadow}")
+    with cluster_of(1, 3) as (cluster, [other]), running(cluster, tmp_path / "run", *keys) as process:
         folder = tmp_path / "run"
         wait_until(lambda: len(steps_of(folder)) >= 3)
         cluster.remove_node(other, allow_graceful=False)
         wait_until(lambda: waiting(folder, "cluster") != [])
         cluster.add_node(num_cpus=3, object_store_memory=STORE)
         assert_whole(process, folder, 5)
-        assert "rewound" in {one["kind"] for one in incidents(folder)}
+        rewound = [one["text"] for one in incidents(folder) if one["kind"] == "rewound"]
+        assert "from the checkpoint of step 2" in rewound[-1]
 
 
 def test_a_run_begins_with_fewer_engines_and_uses_a_node_that_joins(tmp_path):

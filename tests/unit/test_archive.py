@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import resource
+import signal
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pyarrow.parquet as pq
@@ -19,6 +22,7 @@ from mel_ray.records.trajectory import Group, Prompt
 from mel_ray.records.verdict import Outcome
 from mel_ray.run.archive import RunArchive
 from mel_ray.run.folder import RunFolder
+from mel_ray.run.metrics_file import Lines
 from mel_ray.run.store import read_experiences
 from tests.unit.builders import (
     FakeStore,
@@ -197,3 +201,33 @@ def test_every_replay_of_a_draft_is_looked_up_whatever_its_reference(folder):
     rows = settle_fates([replace(STEP[2], replays=replays)], [])
     asyncio.run(RunArchive(folder, store, 0.0, seed=0).record(3, rows))
     assert read_experiences(folder.path)[0]["replays"] == ["first", "second"]
+
+
+def test_what_a_full_disk_refuses_is_told_and_lines_come_later(folder):
+    file, told = folder.path / "lines.jsonl", []
+    lines = Lines(file)
+    lines.append("1")
+    with full_disk(3):
+        lines.append("22")
+        assert file.read_text() == "1\n"
+    lines.append("333")
+    assert file.read_text() == "1\n22\n333\n"
+    archive = RunArchive(folder, FakeStore(drafts=DRAFTS), 0.0, seed=0, not_saved=told.append)
+    with full_disk(3):
+        asyncio.run(archive.record(3, [replace(draft_row(), ref="drafts")]))
+    (sentence,) = told
+    assert sentence.startswith("experiences and trajectories of step 3 were not stored: ")
+    assert sentence.endswith("File too large")
+    assert not list((folder.path / "experiences").glob("step-*"))
+
+
+@contextmanager
+def full_disk(most: int):
+    """Files may not grow beyond so many bytes."""
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)

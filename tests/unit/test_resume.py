@@ -2,6 +2,7 @@
 
 import pytest
 
+from mel_ray.cli.check import requested_config
 from mel_ray.cli.mel import main
 from mel_ray.config.load import compose_config, to_yaml
 from mel_ray.driver.state import RunState
@@ -9,6 +10,7 @@ from mel_ray.records.problem import ConfigError
 from mel_ray.records.reports import STATE_FILE
 from mel_ray.run.folder import find_run_problems, open_run
 from mel_ray.run.resume import SHOWN, change_lines, find_changes
+from mel_ray.run.scrub import scrub
 
 SOURCES = "data.train=[{name: a, count: 5, weight: 2}, {name: b, path: b.jsonl, where: {level: 3}}]"
 
@@ -16,7 +18,7 @@ SOURCES = "data.train=[{name: a, count: 5, weight: 2}, {name: b, path: b.jsonl, 
 def stored(tmp_path, *overrides):
     """config.yaml of a run named `mine` that has a checkpoint."""
     config, folder, _ = open_run(compose_config([f"run.dir={tmp_path}", "run.name=mine", *overrides]), 0)
-    folder.config.write_text(to_yaml(config))
+    folder.config.write_text(scrub(to_yaml(config)))
     saved = folder.checkpoints / "step-000005"
     saved.mkdir()
     RunState(step=5).write(saved)
@@ -139,3 +141,18 @@ def test_the_check_lists_changes_and_refuses(tmp_path, capsys):
     assert "\nrollout.group_size: 8 -> 4\n" in capsys.readouterr().out
     assert main([*words, "run.seed=1"]) == 2
     assert "run.seed=1: run mine had 0, and" in capsys.readouterr().err
+
+
+def test_a_secret_in_a_value_is_neither_stored_nor_shown_nor_missed(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_0123456789abcdef")
+    secret = "observe.wandb_project=mine-hf_0123456789abcdef"
+    file = stored(tmp_path, secret)
+    assert "hf_01" not in file.read_text()
+    assert change_lines(file, asked(tmp_path, secret)) == []
+    assert change_lines(file, asked(tmp_path, "observe.wandb_project=other")) == [
+        "observe.wandb_project: mine-*** -> other"
+    ]
+    words = [f"run.dir={tmp_path}", "run.name=mine", "run.resume=auto"]
+    with pytest.raises(ConfigError, match=r"does not hold the secret"):
+        requested_config(words)
+    assert requested_config([*words, secret]).observe.wandb_project == "mine-hf_0123456789abcdef"

@@ -45,7 +45,13 @@ class Separate(Hook):
 
     def load(self, folder: Path, rank: Rank) -> None:
         file = self._file(folder, rank)
-        self._state = rank.kept(file) if file.exists() else None
+        self._state = None
+        if file.exists():
+            usual = [self._inner.state[p] for p in partitions(self._zero)]
+            self._state = [
+                {name: value.to(like[name].device) if name in like else value for name, value in one.items()}
+                for one, like in zip(rank.kept(file), usual, strict=True)
+            ]
 
     @staticmethod
     def _file(folder: Path, rank: Rank) -> Path:
