@@ -187,6 +187,19 @@ def test_a_run_that_was_killed_goes_on_as_if_nothing_had_happened(tmp_path):
     assert tables(tmp_path / "whole" / "trajectories") == tables(folder / "trajectories")
 
 
+def test_a_run_that_was_told_to_stop_while_it_starts_is_to_be_started_again(tmp_path):
+    with started("run.name=stopped", f"run.dir={tmp_path}", "run.steps=3", *NO_EVALUATION, *SMALL) as process:
+        wait_until(lambda: (tmp_path / "stopped" / "logs" / "policy-0.log").exists())
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    assert (
+        errors == "mel_ray stopped before its first step was done; "
+        "the same command with run.name=stopped run.resume=auto goes on\n"
+    )
+    wait_until(lambda: processes_using(tmp_path) == [], seconds=30)
+
+
 def test_a_run_that_was_told_to_stop_has_saved_and_goes_on_as_if_nothing_had_happened(tmp_path):
     overrides = [f"run.dir={tmp_path}", "run.steps=3", "checkpoint.every=0", *NO_EVALUATION, *SMALL]
     folder = tmp_path / "stopped"
