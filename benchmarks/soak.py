@@ -20,7 +20,7 @@ import psutil
 from benchmarks.figures import finish
 
 ROLES = {
-    "ray::EngineActor": "engines", "ray::PolicyActor": "policy", "ray::VerifierActor": "verifier",
+    "ray::EngineActor": "engines", "VLLM::": "engines", "ray::PolicyActor": "policy", "ray::VerifierActor": "verifier",
     "ray::ExperienceActor": "experience", "mel_ray.rewards.child": "judging process", "mel_ray.main": "driver",
     "raylet": "Ray", "gcs_server": "Ray", "dashboard": "Ray", "log_monitor": "Ray", "monitor.py": "Ray", "ray::": "Ray",
 }  # fmt: skip

@@ -97,6 +97,8 @@ def connected_to_ray(config: Config) -> Iterator[None]:
             if problems:
                 raise ConfigError(problems)
         else:
+            # Ray's control service would keep a line for every call, and nobody could read them without a dashboard.
+            os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
             scratch = tempfile.mkdtemp(prefix="mel_ray_", dir="/tmp")  # Ray's socket paths must stay short
             machine = this_machine()
             ray.init(

@@ -14,13 +14,14 @@ import pytest
 from mel_ray.records.ledger import Ledger
 from tests.faults.faulty import MOMENTS, VICTIMS
 from tests.golden.golden import differences, numbers
-from tests.pools.processes import processes_using
+from tests.pools.processes import orphans, processes_using
 from tests.pools.test_end_to_end import ENVIRONMENT, STATEFUL, steps_of, wait_until
 
 STEPS = 5
 COMMON = [f"run.steps={STEPS}", "checkpoint.every=2", "eval.before=false", "eval.after=false",
           "rollout.prompts_per_step=6", "observe.trajectories=1.0", *STATEFUL]  # fmt: skip
 QUICK = [("policy", "train", 0), ("engine", "publish", 1)]
+ORPHANS = orphans()  # of others
 COUNTS = ("actors/restarts", "actors/asked_again", "ledger/asked_again")
 
 
@@ -73,7 +74,7 @@ def assert_whole(folder: Path) -> None:
         assert {file.name for file in (folder / kind).iterdir()} <= {
             f"step-{n:06d}.parquet" for n in range(1, STEPS + 1)
         }
-    wait_until(lambda: processes_using(folder) == [], seconds=30)
+    wait_until(lambda: processes_using(folder) == [] and orphans() <= ORPHANS, seconds=30)
 
 
 def incidents(folder: Path) -> list[dict]:
@@ -105,6 +106,8 @@ def test_a_process_dies(tmp_path, undisturbed, victim, moment, capacity):
         assert "lost" in {one["kind"] for one in incidents(folder)}  # a run this short may end before it is healed
     if victim == "policy":
         assert {"lost", "rewound"} <= {one["kind"] for one in incidents(folder)}
+    if (victim, moment) == ("engine", "explore"):
+        assert sum(row["actors/asked_again"] for row in steps_of(folder)) > 0
     if capacity == 0:
         assert undisturbed.unlike(folder) == []
 
