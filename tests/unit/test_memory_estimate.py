@@ -13,6 +13,7 @@ from mel_ray.config.memory_estimate import (
     ModelSize,
     checkpoint_need,
     find_memory_problems,
+    find_shadow_problems,
     kv_tokens,
     memory_text,
     node_need,
@@ -172,6 +173,18 @@ def test_host_memory_counts_what_is_copied(sizes):
         node_need(config_of(f"cluster.policy.offload={value}"), sizes["0.6B"]).total for value in ("false", "true")
     )
     assert offloaded == pytest.approx(on_cpu, rel=0.1)  # it is the same memory
+
+
+def test_a_state_in_memory_is_counted_and_refused_where_it_has_no_room(sizes):
+    config, without = paper("cluster=1x8", "checkpoint.shadow=true"), paper("cluster=1x8")
+    assert node_need(config, sizes["8B"]).parts["state in memory"] == 3 * 12 * sizes["8B"].parameters
+    assert node_need(without, sizes["8B"]).parts["state in memory"] == 0
+    (problem,) = find_shadow_problems(config, sizes["8B"], 100 * GB, "/dev/shm")
+    assert str(problem).startswith(
+        "checkpoint.shadow=True: two states of the policy have 196.6 GB and /dev/shm has 100.0"
+    )
+    assert list(find_shadow_problems(config, sizes["8B"], 200 * GB, "/dev/shm")) == []
+    assert list(find_shadow_problems(without, sizes["8B"], 0.0, "/dev/shm")) == []
 
 
 @pytest.mark.parametrize(
