@@ -102,7 +102,7 @@ def test_a_process_dies(tmp_path, undisturbed, victim, moment, capacity):
     longer = time.monotonic() - began - usual
     print(f"{victim}, {moment}, capacity {capacity}: {longer:.1f} s longer than the {usual:.1f} s without")
     assert_whole(folder)
-    if victim in ("engine", "experience", "verifier"):
+    if victim in ("engine", "experience", "verifier") and not capacity:  # else perhaps nobody needs it any more
         assert "lost" in {one["kind"] for one in incidents(folder)}  # a run this short may end before it is healed
     if victim == "policy":
         assert {"lost", "rewound"} <= {one["kind"] for one in incidents(folder)}
