@@ -6,7 +6,10 @@
 import json
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -25,10 +28,34 @@ ORPHANS = orphans()  # of others
 COUNTS = ("actors/restarts", "actors/asked_again", "ledger/asked_again")
 
 
-def run(module: str, *words: str, timeout: float = 400, **environment: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", module, *words]
-    known = ENVIRONMENT | environment
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=known)
+@dataclass
+class Done:
+    """`lines`: of stdout, with the time at which each came, by the monotonic clock."""
+
+    returncode: int
+    lines: list[tuple[float, str]]
+    stderr: str
+
+    @property
+    def stdout(self) -> str:
+        return "".join(line for _, line in self.lines)
+
+    def time_of(self, start: str, after: float = 0.0) -> float:
+        """Of the first line that begins so and came later."""
+        return next(time for time, line in self.lines if line.startswith(start) and time > after)
+
+
+def run(module: str, *words: str, timeout: float = 400, **environment: str) -> Done:
+    command, known = [sys.executable, "-m", module, *words], ENVIRONMENT | environment
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=known)
+        too_late = threading.Timer(timeout, process.kill)
+        too_late.start()
+        lines = [(time.monotonic(), line) for line in process.stdout]
+        process.wait()
+        too_late.cancel()
+        errors.seek(0)
+        return Done(process.returncode, lines, errors.read())
 
 
 def harmless(line: str) -> bool:
@@ -43,12 +70,12 @@ class Undisturbed:
         self._folder, self._words, self._seconds = folder, words, dict[int, float]()
 
     def seconds(self, capacity: int) -> float:
+        """Of a step."""
         if capacity not in self._seconds:
-            began = time.monotonic()
             words = [f"run.dir={self._folder}", f"run.name=capacity-{capacity}", f"driver.capacity={capacity}"]
             done = run("mel_ray.main", *words, *COMMON, *self._words)
             assert done.returncode == 0, done.stderr
-            self._seconds[capacity] = time.monotonic() - began
+            self._seconds[capacity] = (done.time_of("step 5/") - done.time_of("step 2/")) / 3
         return self._seconds[capacity]
 
     def unlike(self, folder: Path) -> list[str]:
@@ -81,6 +108,18 @@ def incidents(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "incidents.jsonl").read_text().splitlines()]
 
 
+def told(victim: str, moment: str, capacity: int, seconds: float, usual: float) -> None:
+    """For the table in docs/operations.md."""
+    what = f"{victim}, {moment}, capacity {capacity}"
+    print(f"{what}: the step under way was done {seconds:.1f} s later (undisturbed, a step takes {usual:.1f} s)")
+
+
+def under_way(step: int, moment: str) -> str:
+    """How the line of the step begins that is under way at a moment of a step: a checkpoint is written during the
+    next."""
+    return f"step {step + (moment == 'checkpoint')}/"
+
+
 def rows() -> list:
     every = [(victim, moment, capacity) for capacity in (0, 1) for victim in VICTIMS for moment in MOMENTS]
     return [pytest.param(*row, marks=() if row in QUICK else pytest.mark.slow) for row in every]
@@ -90,17 +129,15 @@ def rows() -> list:
 def test_a_process_dies(tmp_path, undisturbed, victim, moment, capacity):
     step, folder, usual = 4, tmp_path / "faulty", undisturbed.seconds(capacity)
     overrides = [f"run.dir={tmp_path}", "run.name=faulty", f"driver.capacity={capacity}", *COMMON]
-    began = time.monotonic()
     done = run("tests.faults.faulty", victim, moment, str(step), "SIGKILL", *overrides)
-    assert f"SIGKILL to the {victim}" in done.stdout, done.stderr
+    killed = done.time_of(f"SIGKILL to the {victim}")
     if victim == "driver":
         assert done.returncode == -9
         wait_until(lambda: processes_using(folder) == [], seconds=30)
         done = run("mel_ray.main", *overrides, "run.resume=auto")
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    longer = time.monotonic() - began - usual
-    print(f"{victim}, {moment}, capacity {capacity}: {longer:.1f} s longer than the {usual:.1f} s without")
+    told(victim, moment, capacity, done.time_of(under_way(step, moment), killed) - killed, usual)
     assert_whole(folder)
     if victim in ("engine", "experience", "verifier") and not capacity:  # else perhaps nobody needs it any more
         assert "lost" in {one["kind"] for one in incidents(folder)}  # a run this short may end before it is healed
