@@ -163,11 +163,15 @@ def test_a_policy_that_is_lost_goes_on_from_the_state_in_memory(tmp_path, undist
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", ["engine", "verifier", "policy"])
-def test_a_process_hangs(tmp_path, undisturbed, victim):
+@pytest.mark.parametrize(
+    ("victim", "moment"),
+    [("engine", "train"), ("verifier", "train"), ("policy", "train"),
+     ("engine", "explore"), ("verifier", "explore"), ("policy", "publish"), ("policy", "checkpoint")],
+)  # fmt: skip
+def test_a_process_hangs(tmp_path, undisturbed, victim, moment):
     folder = tmp_path / "faulty"
     overrides = [f"run.dir={tmp_path}", "run.name=faulty", "cluster.deadlines.hang=15", *COMMON]
-    done = run("tests.faults.faulty", victim, "train", "4", "SIGSTOP", *overrides)
+    done = run("tests.faults.faulty", victim, moment, "4", "SIGSTOP", *overrides)
     assert done.returncode == 0, done.stderr
     assert_whole(folder)
     lost = next(one for one in incidents(folder) if one["kind"] == "lost")
