@@ -3,12 +3,14 @@ replaced."""
 
 import asyncio
 import threading
-from typing import Any, NoReturn
+from collections.abc import Awaitable
+from typing import Any, NoReturn, TypeVar
 
 import ray
 
 from mel_ray.records.incident import PoolError
 
+T = TypeVar("T")
 EVERY = 5.0  # seconds
 PATIENCE = 40.0  # seconds; Ray itself ends a process whose control service has been gone for 60
 
@@ -46,3 +48,15 @@ async def _nodes() -> list[dict[str, Any]]:
 
     threading.Thread(target=ask, name="watch_home", daemon=True).start()
     return await answer
+
+
+async def unless_lost(work: Awaitable[T], watching: Awaitable[NoReturn]) -> T:
+    """Do the work, for as long as the watching raises nothing."""
+    tasks = working, watcher = asyncio.ensure_future(work), asyncio.ensure_future(watching)
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return await (working if working.done() else watcher)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

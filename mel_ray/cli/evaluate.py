@@ -132,35 +132,40 @@ def parse(words: Sequence[str]) -> tuple[list[Job], Path]:
 
 async def ask_all(jobs: Sequence[Job], output: Path) -> list[Evaluation]:
     """All models one after the other on one Ray; every benchmark on the same engines and verifiers."""
-    from mel_ray.driver.wiring import SamplingPools, connected_to_ray
+    from mel_ray.actors.home import unless_lost, watch_home
+    from mel_ray.driver.wiring import connected_to_ray
+
+    with connected_to_ray(jobs[0].config):
+        heed_signals()
+        return await unless_lost(_ask_each(jobs, output), watch_home())
+
+
+async def _ask_each(jobs: Sequence[Job], output: Path) -> list[Evaluation]:
+    from mel_ray.driver.wiring import SamplingPools
     from mel_ray.evaluation.journal import FileJournal
     from mel_ray.run.console import incident_line
 
     done = []
-    with connected_to_ray(jobs[0].config):
-        heed_signals()
-        for number, job in enumerate(jobs):
-            for note in job.prepared.dropped:
-                print(note, flush=True)
-            pools = SamplingPools(job.config, job.prepared.model_folder, output / "logs" / f"{number}")
-            pools.incidents.listen(lambda incident: print(incident_line(incident), flush=True))
-            await pools.ready()
-            for benchmark in job.prepared.benchmarks:
-                started = time.monotonic()
-                file = output / "responses" / f"{job.file_stem}--{benchmark.name}.jsonl"
-                journal = FileJournal(file, pools.store)
-                results = await pools.evaluator.results(benchmark, journal)
-                journal.write_parquet()
-                seconds = time.monotonic() - started
-                settings = job.config.eval
-                done.append(
-                    Evaluation(job.label, benchmark.name, tuple(results), settings.samples, settings.ks, seconds)
-                )
-                print(
-                    f"{job.label} on {benchmark.name}: {counted(len(results), 'question')} in {seconds:.1f} s",
-                    flush=True,
-                )
-            pools.kill()
+    for number, job in enumerate(jobs):
+        for note in job.prepared.dropped:
+            print(note, flush=True)
+        pools = SamplingPools(job.config, job.prepared.model_folder, output / "logs" / f"{number}")
+        pools.incidents.listen(lambda incident: print(incident_line(incident), flush=True))
+        await pools.ready()
+        for benchmark in job.prepared.benchmarks:
+            started = time.monotonic()
+            file = output / "responses" / f"{job.file_stem}--{benchmark.name}.jsonl"
+            journal = FileJournal(file, pools.store)
+            results = await pools.evaluator.results(benchmark, journal)
+            journal.write_parquet()
+            seconds = time.monotonic() - started
+            settings = job.config.eval
+            done.append(Evaluation(job.label, benchmark.name, tuple(results), settings.samples, settings.ks, seconds))
+            print(
+                f"{job.label} on {benchmark.name}: {counted(len(results), 'question')} in {seconds:.1f} s",
+                flush=True,
+            )
+        pools.kill()
     return done
 
 

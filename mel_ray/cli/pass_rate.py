@@ -103,6 +103,7 @@ async def _ask(
     config: Config, prepared: Prepared, missing: Sequence[Prompt], samples: int, file: PassRateFile,
     progress: "_Progress",
 ) -> None:  # fmt: skip
+    from mel_ray.actors.home import unless_lost, watch_home
     from mel_ray.driver.guards import FailureGuard
     from mel_ray.driver.wiring import SamplingPools, connected_to_ray
     from mel_ray.run.console import incident_line
@@ -118,9 +119,13 @@ async def _ask(
         heed_signals()
         pools = SamplingPools(config, prepared.model_folder, None)
         pools.incidents.listen(lambda incident: print(incident_line(incident), flush=True))
-        await pools.ready()
-        progress.begin()
-        await measure(missing, samples, config, pools.rollout, pools.rewards, report)
+
+        async def work() -> None:
+            await pools.ready()
+            progress.begin()
+            await measure(missing, samples, config, pools.rollout, pools.rewards, report)
+
+        await unless_lost(work(), watch_home())
         pools.kill()
 
 

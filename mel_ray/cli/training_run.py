@@ -73,7 +73,7 @@ class TrainingRun:
             PoolError: a pool could not do its work, nor be started again.
         """
         from mel_ray.actors.calls import watch_progress
-        from mel_ray.actors.home import watch_home
+        from mel_ray.actors.home import unless_lost, watch_home
         from mel_ray.driver.wiring import connected_to_ray
 
         status = "failed"
@@ -142,6 +142,7 @@ class TrainingRun:
 
     async def _go(self, pools: "Pools", origin: Origin, ahead: Sequence[Asked]) -> None:
         """One attempt: from where the run is to the export."""
+        from mel_ray.actors.home import unless_lost
         from mel_ray.driver.wiring import make_loop
 
         config, folder, state = self._config, self._folder, self._state
@@ -183,6 +184,8 @@ class TrainingRun:
         Raises:
             Stopped: it was asked to stop in the meantime.
         """
+
+        from mel_ray.actors.home import unless_lost
 
         async def stopped() -> NoReturn:
             await self._stopping.wait()
@@ -260,15 +263,3 @@ class TrainingRun:
         self._config = self._config.model_copy(update={"cluster": cluster.model_copy(update={"policy": policy})})
         self._has_halved = True
         return budget
-
-
-async def unless_lost(work: Awaitable[None], watching: Awaitable[NoReturn]) -> None:
-    """Do the work, for as long as the watching raises nothing."""
-    tasks = [asyncio.ensure_future(work), asyncio.ensure_future(watching)]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        await next(task for task in tasks if task.done())
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
