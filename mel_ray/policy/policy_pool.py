@@ -215,17 +215,20 @@ class PolicyPool:
             LostActor: a rank failed where others did not, which now wait for it.
         """
         asked = [asyncio.ensure_future(one.ask(method, seconds, "", *arguments, **named)) for one in self.handles]
-        done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_EXCEPTION)
-        failed = next((number for number, one in enumerate(asked) if one in done and one.exception()), None)
-        if failed is None:
-            return
-        await asyncio.wait(asked, timeout=GRACE)
-        error = asked[failed].exception()
-        if all(one.done() and one.exception() for one in asked) or isinstance(error, LostActor):
-            raise error or PoolError(f"{method.__name__} failed")
-        for one in asked:
-            one.cancel()
-        raise LostActor(f"{error} The other ranks wait for it.", None, self.handles[failed].name)
+        try:
+            done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_EXCEPTION)
+            failed = next((number for number, one in enumerate(asked) if one in done and one.exception()), None)
+            if failed is None:
+                return
+            await asyncio.wait(asked, timeout=GRACE)
+            error = asked[failed].exception()
+            if all(one.done() and one.exception() for one in asked) or isinstance(error, LostActor):
+                raise error or PoolError(f"{method.__name__} failed")
+            raise LostActor(f"{error} The other ranks wait for it.", None, self.handles[failed].name)
+        finally:
+            for one in asked:
+                one.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
 
     # -- signs of life
 
