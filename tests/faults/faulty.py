@@ -41,7 +41,9 @@ class Fault:
         raylets = [
             psutil.Process(await one.handle.actor.__ray_call__.remote(pid_of)).ppid() for one in pools.engines.engines
         ]
-        home = psutil.Process(self.victims["policy"]).ppid()
+        self.victims["home"] = home = psutil.Process(self.victims["policy"]).ppid()  # the raylet there
+        own = {one.name(): one.pid for one in psutil.Process().children()}
+        self.victims["gcs"] = own.get("gcs_server", 0)
         self.victims["raylet"] = next((one for one in raylets if one != home), 0)  # of an engine that is elsewhere
         if self.victim == "memory":
             await handles["policy"].actor.__ray_call__.remote(allow_tokens, 1000)

@@ -180,6 +180,21 @@ def test_a_process_hangs(tmp_path, undisturbed, victim, moment):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("victim", "sentence"), [("home", "(raylet) is gone"), ("gcs", "(GCS) has not answered")])
+def test_ray_itself_dies_where_the_driver_is(tmp_path, undisturbed, victim, sentence):
+    overrides = [f"run.dir={tmp_path}", "run.name=faulty", *COMMON]
+    done = run("tests.faults.faulty", victim, "train", "4", "SIGKILL", *overrides)
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert "run.resume=auto goes on from the last checkpoint" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.lines[-1][0] - done.time_of(f"SIGKILL to the {victim}") < 90
+    assert run("mel_ray.main", *overrides, "run.resume=auto").returncode == 0
+    assert_whole(tmp_path / "faulty")
+    assert undisturbed.unlike(tmp_path / "faulty") == []
+
+
+@pytest.mark.slow
 def test_a_policy_that_is_lost_again_and_again_ends_the_run(tmp_path):
     overrides = [f"run.dir={tmp_path}", "run.name=faulty", *COMMON]
     done = run("tests.faults.faulty", "policy", "train", "4", "SIGKILL+9", *overrides)
