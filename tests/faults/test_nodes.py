@@ -15,7 +15,7 @@ from mel_ray.actors.object_store import RayStore
 from mel_ray.records.incident import LostRecords
 from mel_ray.records.ledger import Ledger
 from tests.faults.faulty import MOMENTS
-from tests.faults.test_faults import COMMON, Undisturbed, run, told, under_way
+from tests.faults.test_faults import COMMON, Done, Undisturbed, run, told, under_way
 from tests.faults.test_faults import assert_whole as is_whole
 from tests.pools.test_end_to_end import NO_EVALUATION, SMALL, started, steps_of, wait_until
 
@@ -82,9 +82,15 @@ def test_records_on_a_node_that_is_gone_are_known_to_be_lost():
             ray.shutdown()
 
 
+class UndisturbedNodes(Undisturbed):
+    def _run(self, *words: str) -> Done:
+        with cluster_of(3, 2) as (cluster, _):
+            return run("mel_ray.main", *words, RAY_ADDRESS=cluster.address)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> Undisturbed:
-    return Undisturbed(tmp_path_factory.mktemp("undisturbed"), *SIZES)
+    return UndisturbedNodes(tmp_path_factory.mktemp("undisturbed"), *SIZES)
 
 
 @pytest.mark.parametrize("capacity", [0, 1])
