@@ -93,16 +93,16 @@ def undisturbed(tmp_path_factory) -> Undisturbed:
     return Undisturbed(tmp_path_factory.mktemp("undisturbed"))
 
 
-def assert_whole(folder: Path) -> None:
+def assert_whole(folder: Path, steps: int = STEPS) -> None:
     rows = steps_of(folder)
-    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    assert [row["step"] for row in rows] == list(range(1, steps + 1))
     assert all(Ledger.from_dict(row["ledger"]).is_balanced for row in rows)
     assert (folder / "export" / "model.safetensors").exists()
     summary = json.loads((folder / "summary.json").read_text())
-    assert (summary["status"], summary["steps"], summary["ledger_balanced"]) == ("done", STEPS, True)
+    assert (summary["status"], summary["steps"], summary["ledger_balanced"]) == ("done", steps, True)
     for kind in ("experiences", "trajectories"):
         assert {file.name for file in (folder / kind).iterdir()} <= {
-            f"step-{n:06d}.parquet" for n in range(1, STEPS + 1)
+            f"step-{n:06d}.parquet" for n in range(1, steps + 1)
         }
     wait_until(lambda: processes_using(folder) == [] and orphans() <= ORPHANS, seconds=30)
 

@@ -21,7 +21,9 @@ from tests.pools.test_end_to_end import NO_EVALUATION, SMALL, started, steps_of,
 
 pytestmark = pytest.mark.slow
 STORE = 128 << 20
+STEPS = 20  # so that a raylet's death is noticed before the end
 SIZES = ["cluster.rollout.cpus=1", "cluster.policy.cpus=1", "cluster.weight_transfer=gloo"]
+LONGER = [*SIZES, f"run.steps={STEPS}"]
 
 
 @contextmanager
@@ -90,20 +92,20 @@ class UndisturbedNodes(Undisturbed):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> Undisturbed:
-    return UndisturbedNodes(tmp_path_factory.mktemp("undisturbed"), *SIZES)
+    return UndisturbedNodes(tmp_path_factory.mktemp("undisturbed"), *LONGER)
 
 
 @pytest.mark.parametrize("capacity", [0, 1])
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_worker_raylet_dies(tmp_path, undisturbed, moment, capacity):
     folder, usual = tmp_path / "faulty", undisturbed.seconds(capacity)
-    words = [f"run.dir={tmp_path}", "run.name=faulty", f"driver.capacity={capacity}", *COMMON, *SIZES]
+    words = [f"run.dir={tmp_path}", "run.name=faulty", f"driver.capacity={capacity}", *COMMON, *LONGER]
     with cluster_of(3, 2) as (cluster, _):
         done = run("tests.faults.faulty", "raylet", moment, "4", "SIGKILL", *words, RAY_ADDRESS=cluster.address)
     assert done.returncode == 0, done.stderr
     killed = done.time_of("SIGKILL to the raylet")
     told("raylet", moment, capacity, done.time_of(under_way(4, moment), killed) - killed, usual)
-    is_whole(folder)
+    is_whole(folder, STEPS)
     assert "lost" in {one["kind"] for one in incidents(folder)}
     assert "quarantined" not in {one["kind"] for one in incidents(folder)}
     if capacity == 0:
