@@ -246,6 +246,16 @@ def asked_of(system):
     return system.loop.buffer.batches.asked
 
 
+def train_slowly(system):
+    train = system.policy.train
+
+    async def slowly(steps, settings):
+        await asyncio.sleep(10)
+        return await train(steps, settings)
+
+    system.policy.train = slowly
+
+
 def stopped_after(system, seconds):
     async def main():
         asyncio.get_running_loop().call_later(seconds, system.loop.stopping.set)
@@ -270,13 +280,7 @@ def test_a_run_that_is_to_stop_saves_what_it_has_explored_and_waits_for_nothing_
 def test_a_run_that_is_to_stop_does_not_train_what_is_ready():
     """Exploring takes no time here, so that with a capacity the next batch is always there."""
     system = make(World({"a": "cw"}), "run.steps=40", "eval.before=false", "driver.capacity=1")
-    train = system.policy.train
-
-    async def slowly(steps, settings):
-        await asyncio.sleep(10)
-        return await train(steps, settings)
-
-    system.policy.train = slowly
+    train_slowly(system)
     watch = stopped_after(system, 25.0)
     assert [step for step, _ in watch.saved] == [3]
 
@@ -291,13 +295,7 @@ def test_a_run_that_is_to_stop_gives_up_an_evaluation():
 
 def test_a_run_that_is_to_stop_while_it_trains_finishes_the_step():
     system = make(World({"a": "cw"}), "run.steps=3", "eval.before=false")
-    train = system.policy.train
-
-    async def slowly(steps, settings):
-        await asyncio.sleep(10)
-        return await train(steps, settings)
-
-    system.policy.train = slowly
+    train_slowly(system)
     watch = stopped_after(system, 5.0)
     assert watch.saved == [(1, 0)]
     assert system.world.who("published")[-1] == "1"
