@@ -32,14 +32,14 @@ endif
 demo: $(CPU_VENV)/.ready ## train the embedded default with meta-experience and print where the report is
 	@$(CPU_RUN) -m mel_ray.main $(ARGS)
 
-test: $(CPU_VENV)/.ready ## all tests that need no GPU (under 20 minutes on two cores)
+test: $(CPU_VENV)/.ready ## all tests that need no GPU (20 to 45 minutes on two cores)
 	@$(CPU_RUN) -m pytest -n auto tests/unit tests/driver tests/arch $(ARGS) || test $$? -eq $(NONE_CHOSEN)
 	@$(CPU_RUN) -m pytest -m "not gpu and not slow" tests/cluster tests/pools tests/faults $(ARGS) || test $$? -eq $(NONE_CHOSEN)
 
 test-slow: $(CPU_VENV)/.ready ## partitioned ranks in every combination, ranks that share a microbatch by four (a few minutes)
 	@$(CPU_RUN) -m pytest -m slow tests/pools $(ARGS)
 
-test-faults: $(CPU_VENV)/.ready ## every kind of process killed, and stopped, at every moment of a step (an hour on two cores)
+test-faults: $(CPU_VENV)/.ready ## every kind of process killed, and stopped, at every moment of a step (hours on two cores)
 	@$(CPU_RUN) -m pytest -rP tests/faults $(ARGS)
 
 test-browser: $(CPU_VENV)/.ready ## the report in a headless Chromium, which Playwright loads unless CHROMIUM names one
@@ -103,7 +103,7 @@ bench-verifier: $(CPU_VENV)/.ready ## judgements per second against Math-Verify
 bench-verifier-quality: $(CPU_VENV)/.ready ## right answers missed, wrong ones credited, on real sets, beside Math-Verify
 	@$(CPU_RUN) -m benchmarks.verifier_quality $(ARGS)
 
-soak: $(CPU_VENV)/.ready ## 300 steps of the embedded default: what grows, by process (15 minutes)
+soak: $(CPU_VENV)/.ready ## 300 steps of the embedded default: what grows, by process (20 minutes)
 	@$(CPU_RUN) -m benchmarks.soak $(ARGS)
 
 bench-policy: setup ## the policy step alone on a random Qwen3 (4B on a GPU)

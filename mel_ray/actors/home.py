@@ -3,14 +3,13 @@ replaced."""
 
 import asyncio
 import threading
-from collections.abc import Awaitable
-from typing import Any, NoReturn, TypeVar
+from contextlib import suppress
+from typing import Any, NoReturn
 
 import ray
 
 from mel_ray.records.incident import PoolError
 
-T = TypeVar("T")
 EVERY = 5.0  # seconds
 PATIENCE = 40.0  # seconds; Ray itself ends a process whose control service has been gone for 60
 
@@ -42,21 +41,8 @@ async def _nodes() -> list[dict[str, Any]]:
             answer.set_result(nodes)
 
     def ask() -> None:
-        nodes = ray.nodes()
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(give, nodes)
+        with suppress(Exception):  # of Ray, or of a loop, that has ended in the meantime
+            loop.call_soon_threadsafe(give, ray.nodes())
 
     threading.Thread(target=ask, name="watch_home", daemon=True).start()
     return await answer
-
-
-async def unless_lost(work: Awaitable[T], watching: Awaitable[NoReturn]) -> T:
-    """Do the work, for as long as the watching raises nothing."""
-    tasks = working, watcher = asyncio.ensure_future(work), asyncio.ensure_future(watching)
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        return await (working if working.done() else watcher)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -8,9 +8,9 @@ import select
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from mel_ray.records.problem import ConfigError
 from mel_ray.run.scrub import scrub
@@ -22,6 +22,7 @@ EXIT_CODES = (
 STOP_SIGNALS = signal.SIGTERM, signal.SIGUSR1
 
 Command = Callable[[Sequence[str]], None]
+T = TypeVar("T")
 
 
 class Ended(Exception):
@@ -96,6 +97,18 @@ def _stop(number: int, frame: object) -> None:
 def was_asked_to_stop() -> bool:
     """Whether it was a scheduler's signal that interrupted this command."""
     return bool(_asked_to_stop)
+
+
+async def unless_lost(work: Awaitable[T], watching: Awaitable[NoReturn]) -> T:
+    """Do the work, for as long as the watching raises nothing."""
+    tasks = working, watcher = asyncio.ensure_future(work), asyncio.ensure_future(watching)
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return await (working if working.done() else watcher)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def guard_own_ray() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from mel_ray.cli.app import EXIT_CODES, INTERRUPTED, Ended, asks_for_help, failed, heed_signals
+from mel_ray.cli.app import EXIT_CODES, INTERRUPTED, Ended, asks_for_help, failed, heed_signals, unless_lost
 from mel_ray.cli.check import checked_and_prepared
 from mel_ray.config.load import compose_config, validate
 from mel_ray.config.schema import Config
@@ -132,7 +132,7 @@ def parse(words: Sequence[str]) -> tuple[list[Job], Path]:
 
 async def ask_all(jobs: Sequence[Job], output: Path) -> list[Evaluation]:
     """All models one after the other on one Ray; every benchmark on the same engines and verifiers."""
-    from mel_ray.actors.home import unless_lost, watch_home
+    from mel_ray.actors.home import watch_home
     from mel_ray.driver.wiring import connected_to_ray
 
     with connected_to_ray(jobs[0].config):

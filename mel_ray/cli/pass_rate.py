@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mel_ray.cli.app import INTERRUPTED, Ended, Options, failed, heed_signals
+from mel_ray.cli.app import INTERRUPTED, Ended, Options, failed, heed_signals, unless_lost
 from mel_ray.cli.check import checked_and_prepared
 from mel_ray.config.load import compose_config
 from mel_ray.config.schema import Config
@@ -103,7 +103,7 @@ async def _ask(
     config: Config, prepared: Prepared, missing: Sequence[Prompt], samples: int, file: PassRateFile,
     progress: "_Progress",
 ) -> None:  # fmt: skip
-    from mel_ray.actors.home import unless_lost, watch_home
+    from mel_ray.actors.home import watch_home
     from mel_ray.driver.guards import FailureGuard
     from mel_ray.driver.wiring import SamplingPools, connected_to_ray
     from mel_ray.run.console import incident_line

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from mel_ray.actors.incidents import Incidents
-from mel_ray.cli.app import STOP_SIGNALS, first_cause, heed_signals
+from mel_ray.cli.app import STOP_SIGNALS, first_cause, heed_signals, unless_lost
 from mel_ray.config.schema import Config
 from mel_ray.data.prepare import Prepared
 from mel_ray.driver.batches import Asked, Waiting, WaitingBatches, refs_of, without_lost
@@ -73,7 +73,7 @@ class TrainingRun:
             PoolError: a pool could not do its work, nor be started again.
         """
         from mel_ray.actors.calls import watch_progress
-        from mel_ray.actors.home import unless_lost, watch_home
+        from mel_ray.actors.home import watch_home
         from mel_ray.driver.wiring import connected_to_ray
 
         status = "failed"
@@ -142,7 +142,6 @@ class TrainingRun:
 
     async def _go(self, pools: "Pools", origin: Origin, ahead: Sequence[Asked]) -> None:
         """One attempt: from where the run is to the export."""
-        from mel_ray.actors.home import unless_lost
         from mel_ray.driver.wiring import make_loop
 
         config, folder, state = self._config, self._folder, self._state
@@ -184,8 +183,6 @@ class TrainingRun:
         Raises:
             Stopped: it was asked to stop in the meantime.
         """
-
-        from mel_ray.actors.home import unless_lost
 
         async def stopped() -> NoReturn:
             await self._stopping.wait()

@@ -140,7 +140,10 @@ class Checkpoints:
         if best is not None and value <= best.score:
             return False
         self._coming = Best(_name(report.step), f"{benchmark}/{score}", value)
-        self._note_best()
+        try:
+            self._note_best()
+        except OSError as error:
+            self._not_saved(f"the best checkpoint, of step {report.step}, was not noted: {error.strerror or error}")
         return True
 
     # -- writing

@@ -223,6 +223,18 @@ async def test_a_best_that_could_not_be_saved_leaves_the_one_before(tmp_path):
     assert checkpoints.evaluated(scored(9, 0.45))
 
 
+async def test_a_full_disk_that_takes_no_note_of_the_best_is_told(tmp_path, monkeypatch):
+    checkpoints, heard = checkpoints_of(tmp_path, keep_best="held/avg@4")
+    await save(checkpoints, 5)
+
+    def full(file, value):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("mel_ray.run.checkpoints.write_json", full)
+    assert checkpoints.evaluated(scored(5, 0.5))
+    assert heard[-1] == "the best checkpoint, of step 5, was not noted: No space left on device"
+
+
 def test_what_a_killed_process_left_unfinished_is_removed(tmp_path):
     for name in (".step-000003.partial", ".step-000002.universal", "step-000002"):
         (tmp_path / name).mkdir()
