@@ -211,7 +211,7 @@ class SimulatedExperience:
             state = DraftState.PARSED if is_parsed else DraftState.PARSE_FAILURE
         return replace(row, state=state, fate=state.fate, heuristics=(0, row.tokens))
 
-    async def replay(self, draft: Row, step: int) -> tuple[Row, ...]:
+    async def replay(self, draft: Row, step: int, other: Row | None = None) -> tuple[Row, ...]:
         mel, world, run_seed = self._config.mel, self._world, self._config.run.seed
         seeds = tuple(
             derive_seed(run_seed, step, draft.question_id, "replay", draft.index, k) for k in range(mel.replays)

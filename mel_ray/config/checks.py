@@ -175,12 +175,36 @@ def context_problems(config: Config) -> Iterator[Problem]:
         )
 
 
+_TEMPLATE_FIELDS = {
+    "abstraction": ("question", "incorrect", "correct"),
+    "abstraction_from_answer": ("question", "incorrect", "answer"),
+    "replay": ("question", "experience"),
+}
+
+
 def _mel(config: Config) -> Iterator[Problem]:
     mel = config.mel
     if mel.sections == "heuristics" and mel.target == "replay":
         yield Problem("mel.sections", "heuristics", "a replay has no sections", "use all, or mel.target=experience")
-    if mel.enabled and mel.weight == 0:
+    if mel.enabled and mel.weight == 0 and not mel.credit:
         yield Problem("mel.weight", 0, "meta-experiences would be made and not learned", "use mel.enabled=false")
+    if mel.correction != "none" and "augment" not in mel.credit:
+        why = "no replay is trained, so there is nothing to correct"
+        yield Problem("mel.correction", mel.correction, why, "set mel.credit=augment")
+    if mel.enabled and mel.lesson != "own" and mel.weight:
+        why = "a replay that was shown something else proves nothing about the meta-experience that would be trained"
+        yield Problem("mel.lesson", mel.lesson, why, "set mel.weight=0 and mel.credit=augment")
+    if mel.contrast != "none" and "hint" not in mel.credit:
+        why = "no lesson gives a token credit, so there is nothing to subtract from"
+        yield Problem("mel.contrast", mel.contrast, why, "set mel.credit=hint")
+    if mel.contrast != "none" and mel.pairs_per_group < 2:
+        why = "a question has one lesson, so there is no other that failed"
+        yield Problem("mel.contrast", mel.contrast, why, "raise mel.pairs_per_group")
+    if mel.min_gain and mel.keep != "gain":
+        yield Problem("mel.min_gain", mel.min_gain, "only a gain is held against it", "set mel.keep=gain")
+    if mel.write != "mixed" and mel.template.abstraction_from_answer is None:
+        why = f"the template {mel.template.name} has no prompt for a group without a correct solution"
+        yield Problem("mel.write", mel.write, why, "give it mel.template.abstraction_from_answer, or write=mixed")
     if mel.min_correct_replays > mel.replays:
         yield Problem(
             "mel.min_correct_replays",
@@ -188,9 +212,10 @@ def _mel(config: Config) -> Iterator[Problem]:
             f"there are only mel.replays={mel.replays}",
             "lower it or raise mel.replays",
         )
-    for name, fields in (("abstraction", ("question", "incorrect", "correct")), ("replay", ("question", "experience"))):
-        if why := template_problem(getattr(mel.template, name), *fields):
-            yield Problem(f"mel.template.{name}", None, why, f"use only {', '.join(fields)}")
+    for name, fields in _TEMPLATE_FIELDS.items():
+        prompt = getattr(mel.template, name)
+        if prompt is not None and (malformed := template_problem(prompt, *fields)):
+            yield Problem(f"mel.template.{name}", None, malformed, f"use only {', '.join(fields)}")
     for name in ("heuristic_pattern", "bifurcation_pattern"):
         pattern = getattr(mel.template, name)
         try:

@@ -1,12 +1,12 @@
 """What is learned and how: the keys of `algorithm` (formulas in docs/algorithms.md) and of `mel`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from mel_ray.config.section import MustBe, NameIn, Section, aggregations, algorithms, pair_choices
 from mel_ray.config.templates import MelTemplate
-from mel_ray.records.step import Denominator, KlEstimator, Surrogate
+from mel_ray.records.step import Denominator, GuidedCorrection, KlEstimator, Surrogate
 
 Advantage = Annotated[str, NameIn("advantage estimator", algorithms)]
 Aggregation = Annotated[str, NameIn("aggregation", aggregations)]
@@ -131,6 +131,23 @@ class ReptileConfig(Section):
     """Fraction of the way from the slow weights to the current ones."""
 
 
+class HintConfig(Section):
+    """With mel.credit=hint: what a lesson adds to the credit of each token of its question's attempts."""
+
+    weight: float = Field(1.0, gt=0.0)
+    """Largest credit that a lesson gives a token: weight * tanh(difference of logprobs / width)."""
+    width: float = Field(1.0, gt=0.0)
+    """Difference of logprobs, in nats, at which the credit levels off."""
+    sign: Literal["free", "verdict"] = "free"
+    """Whether a token's credit may have any sign, or only that of the attempt's verdict."""
+    schedule: Schedule = "constant"
+    """Whether the weight stays constant, or decays to zero over the run."""
+
+
+def _one_or_several(given: Any) -> Any:
+    return (given,) if isinstance(given, str) else given
+
+
 class MelConfig(Section):
     """Meta-Experience Learning (arXiv 2602.10224), in addition to the algorithm's own objective."""
 
@@ -150,6 +167,32 @@ class MelConfig(Section):
     """Attempts to solve the question with a new meta-experience in the prompt."""
     min_correct_replays: int = Field(1, ge=1)
     """Correct replays that a meta-experience needs to be kept (Eq. 6)."""
+    write: Literal["mixed", "wrong", "both"] = "mixed"
+    """Groups that get meta-experiences: mixed ones (the paper), all-wrong ones, whose writer is shown the reference
+    answer in place of a correct solution, or both (docs/meta_experience.md)."""
+    keep: Literal["replay", "gain"] = "replay"
+    """Keep what passes its replay (Eq. 6), or what also gains by it: the replays' success rate minus that of the
+    question's own attempts has to exceed min_gain, and the lesson counts by it (beyond the paper)."""
+    min_gain: float = Field(0.0, ge=0.0, lt=1.0)
+    """With keep=gain: gain that a meta-experience has to exceed."""
+    credit: Annotated[
+        tuple[Literal["augment", "hint"], ...],
+        BeforeValidator(_one_or_several),
+        MustBe("augment, hint, or a list of both"),
+    ] = ()
+    """What lessons do in addition to the NLL (beyond the paper): with augment their replays join the question's group and are
+    trained on the bare question; with hint the change of each token's logprob under the lesson joins its advantage."""
+    hint: HintConfig = HintConfig()
+    contrast: Literal["none", "wrong_lesson"] = "none"
+    """With credit=hint: subtract the same under a lesson of the question that failed its replay, where there is one."""
+    correction: GuidedCorrection = "none"
+    """With credit=augment: weight of a replay's token: 1, the ratio of the bare policy to the one with the lesson in
+    its prompt, or that ratio up to correction_cap."""
+    correction_cap: float = Field(2.0, gt=0.0)
+    """With correction=capped: largest weight of a replay's token."""
+    lesson: Literal["own", "shuffled", "irrelevant", "reference"] = "own"
+    """What a replay is shown: the meta-experience, or as a control that of another question of an earlier step, a text
+    without use, or the reference answer."""
     normalisation: Literal["experience", "question"] = "experience"
     """Average the NLL over all meta-experiences (Eq. 7), or over each question's and then over the questions."""
     sections: Literal["all", "heuristics"] = "all"

@@ -59,10 +59,10 @@ class ModelConfig(Section):
 
 
 class SourceConfig(Section):
-    """Where questions come from: the embedded world, or a table with named columns."""
+    """Where questions come from: an embedded world, or a table with named columns."""
 
-    kind: Literal["world", "table"] = "world"
-    """Source of the questions: the embedded world, or files with named columns."""
+    kind: Literal["world", "rules", "table"] = "world"
+    """Source of the questions: the embedded world, the world of many rules (docs/rules_world.md), or files."""
     path: str | None = None
     """Table: file or folder (.parquet, .jsonl, .json, .csv, also with .gz or .zst), or hub id of a dataset."""
     hub_files: str = "*.parquet"
@@ -94,10 +94,16 @@ class SourceConfig(Section):
     """What to do with a question that stands there with different answers: drop it, keep it with each, or stop."""
     limit: int | None = Field(None, ge=1)
     """Number of questions to use, from the first; null uses all."""
-    split: Literal["train", "heldout"] = "train"
-    """World: training problems or held-out ones."""
+    split: Literal["train", "heldout", "unasked"] = "train"
+    """World: training problems or held-out ones; of the world of rules also problems whose rule training never asks."""
     count: int = Field(2000, ge=1)
     """World: number of questions."""
+    rules: int = Field(96, ge=1, le=3000)
+    """World of rules: number of rules that training asks; a quarter as many more are never asked."""
+    bands: tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...] = Field((0.5, 0.1, 0.01), min_length=1)
+    """World of rules: probabilities of the right act in the base model's corpus; the rules have them in turn."""
+    band: float | None = None
+    """World of rules: use the rules of this band alone; null uses all."""
     phrasings: tuple[int, ...] = (0, 1)
     """World: which of the three phrasings to use, counted from 0."""
     seed: int = 0
@@ -201,6 +207,10 @@ class RolloutConfig(Section):
     """Close a batch when enough questions are done; sequences still running go on under the next weights."""
     oversample: float = Field(0.5, gt=0.0)
     """With partial: questions under way beyond prompts_per_step, as a fraction of it."""
+    resample: Literal["none", "mixed", "wrong", "both"] = "none"
+    """Groups of which more trajectories are sampled, which join the group: the control for what lessons cost."""
+    resample_size: int | None = Field(None, ge=1)
+    """With resample: number of these trajectories; null is group_size."""
 
 
 class BenchmarkSourceConfig(SourceConfig):

@@ -8,7 +8,7 @@ from mel_ray.config.schema import DataConfig, TrainSourceConfig
 from mel_ray.config.templates import template_problem
 from mel_ray.records.problem import Problem
 
-_OF_THE_WORLD = {"kind", "split", "count", "phrasings", "seed"}
+_OF_THE_WORLD = {"kind", "split", "count", "phrasings", "seed", "rules", "bands", "band"}
 
 
 def find_source_problems(data: DataConfig) -> Iterator[Problem]:

@@ -32,8 +32,12 @@ class MelTemplate(Section):
     """Name in reports."""
     abstraction: str
     """Prompt for writing a meta-experience, in Jinja, with the fields question, incorrect and correct."""
+    abstraction_from_answer: str | None = None
+    """Prompt for writing one about an all-wrong group, in Jinja, with the fields question, incorrect and answer."""
     replay: str
     """Prompt for solving the question again, in Jinja, with the fields question and experience."""
+    irrelevant: str = "The tea was warm."
+    """Text that a replay is shown with mel.lesson=irrelevant."""
     sections: tuple[TemplateSection, ...] = Field(min_length=1)
     """Sections that a meta-experience must have in this order, each once and not empty."""
     heuristic_pattern: str | None = None

@@ -26,6 +26,7 @@ from mel_ray.data.formats import Record, read_records
 from mel_ray.data.golds import truth_of
 from mel_ray.data.messages import are_messages, split_messages
 from mel_ray.data.repetitions import SHOWN, Conflict, conflict_words, settle
+from mel_ray.records.experience import RULE_COLUMN, SOLUTION_COLUMN
 from mel_ray.records.problem import ConfigError, Problem, counted
 from mel_ray.records.question import Message, Question, Truth
 
@@ -60,13 +61,10 @@ def load(source: SourceConfig, path: str = "data.train") -> Loaded:
     """
     dropped: list[Dropped] = []
     excluded = Counter[str]()
-    if source.kind == "world":
-        from mel_ray.data.world.problems import questions
-
-        found = questions(source.split, source.count, source.seed, source.phrasings)
-        rows: Iterable[Question] = (Question(problem.question, Truth(problem.answer)) for problem in found)
+    if source.kind == "table":
+        rows: Iterable[Question] = _table_questions(source, path, dropped, excluded)
     else:
-        rows = _table_questions(source, path, dropped, excluded)
+        rows = _world_questions(source)
     settled = settle(rows, source, path)
     if not settled.kept:
         raise ConfigError([_nothing(source, path, dropped, excluded.total(), settled.conflicts)])
@@ -80,6 +78,27 @@ def load(source: SourceConfig, path: str = "data.train") -> Loaded:
         settled.left_out,
         notes,
     )
+
+
+def _world_questions(source: SourceConfig) -> Iterator[Question]:
+    """Problems of an embedded world; their columns say which family they are of, and its rule."""
+    from mel_ray.data.world.problems import FAMILIES, Split, questions
+    from mel_ray.data.world.rules import rules
+
+    split: Split = "train" if source.split == "train" else "heldout"
+    families = FAMILIES
+    if source.kind == "rules":
+        asked, unasked = rules(source.rules, source.bands)
+        families = unasked if source.split == "unasked" else asked
+        families = tuple(one for one in families if source.band in (None, one.skill))
+    for one in questions(split, source.count, source.seed, source.phrasings, families) if families else ():
+        known = {
+            "family": one.family.name,
+            RULE_COLUMN: one.family.rule(True),
+            SOLUTION_COLUMN: one.solution,
+            "band": one.family.skill,
+        }
+        yield Question(one.question, Truth(one.answer), columns=known)
 
 
 def _table_questions(

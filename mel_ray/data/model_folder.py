@@ -9,7 +9,10 @@ from typing import Any
 from mel_ray.data.files import from_hub, is_hub_id
 from mel_ray.records.problem import ConfigError, Problem
 
-EMBEDDED = Path(__file__).parent / "world" / "base_model"
+_WORLD = Path(__file__).parent / "world"
+EMBEDDED_MODELS = {"problems": _WORLD / "base_model", "rules": _WORLD / "rules_model"}  # by world
+EMBEDDED = EMBEDDED_MODELS["problems"]
+_EMBEDDED_NAMES = {"embedded": EMBEDDED, "embedded_rules": EMBEDDED_MODELS["rules"]}
 TOKENIZER_FILES = ("*.json", "*.jinja", "*.txt", "*.model*", "*.tiktoken")
 _MODEL_FILES = (*TOKENIZER_FILES, "*.safetensors")
 
@@ -49,7 +52,7 @@ def find_folder(path: str, hub_files: Sequence[str]) -> Path:
     Raises:
         ConfigError: there is no such folder.
     """
-    folder = EMBEDDED if path == "embedded" else Path(path).expanduser()
+    folder = _EMBEDDED_NAMES.get(path) or Path(path).expanduser()
     if not folder.exists() and is_hub_id(path):
         folder = from_hub("model.path", path, hub_files)
     if not folder.is_dir():

@@ -17,7 +17,7 @@ from mel_ray.config.schema import Config
 from mel_ray.driver.state import RunState
 from mel_ray.records.ledger import TrajectoryFate
 from mel_ray.records.ports import Data, ObjectStore
-from mel_ray.records.row import Explored, Ref, Row, RowKind, is_mixed
+from mel_ray.records.row import Explored, Ref, Row, has_signal
 from mel_ray.records.stored import StoredRecords
 from mel_ray.records.trajectory import Prompt
 
@@ -39,7 +39,7 @@ class Asked:
 
     @property
     def is_silent(self) -> bool:
-        return self.explored is not None and not is_mixed(self.explored)
+        return self.explored is not None and not has_signal(self.explored)
 
 
 _STORED = StoredRecords(Asked)
@@ -88,7 +88,9 @@ class Batches:
         explored = [one.explored for one in batch if one.explored is not None]
         if not self._is_dynamic:
             return explored
-        return [one for one in explored if is_mixed(one)] + [_filtered(one) for one in explored if not is_mixed(one)]
+        return [one for one in explored if has_signal(one)] + [
+            _filtered(one) for one in explored if not has_signal(one)
+        ]
 
     def _keep(self, batch: Sequence[Asked]) -> None:
         if batch:
@@ -244,7 +246,7 @@ class Batches:
 
 
 def _filtered(explored: Explored) -> Explored:
-    return tuple(replace(row, fate=TrajectoryFate.FILTERED) if row.kind is RowKind.ATTEMPT else row for row in explored)
+    return tuple(replace(row, fate=TrajectoryFate.FILTERED) if row.is_solution else row for row in explored)
 
 
 class WaitingBatches:

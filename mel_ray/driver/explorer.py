@@ -10,14 +10,24 @@ from dataclasses import replace
 
 from mel_ray.config.schema import Config
 from mel_ray.driver.order import AsItComes, Order
+from mel_ray.mel.book import Book
+from mel_ray.mel.guidance import joining
+from mel_ray.mel.hint import lending
 from mel_ray.mel.replay import prove
 from mel_ray.records.incident import Poison
 from mel_ray.records.ledger import DraftFate
-from mel_ray.records.ports import Experience, Rewards, Rollout
-from mel_ray.records.row import Explored, Row, is_mixed
+from mel_ray.records.ports import Experience, Rewards, Rollout, Turn
+from mel_ray.records.row import Explored, Row, RowKind, is_all_wrong, is_mixed, success_rate
 from mel_ray.records.trajectory import Prompt, Sampling, derive_seed
 
-FollowUp = tuple[Callable[[Sequence[Row]], bool], Callable[[Sequence[Row], int], Awaitable[tuple[Row, ...]]]]
+Applies = Callable[[Sequence[Row]], bool]
+GROUPS: dict[str, tuple[Applies, ...]] = {
+    "none": (),
+    "mixed": (is_mixed,),
+    "wrong": (is_all_wrong,),
+    "both": (is_mixed, is_all_wrong),
+}
+FollowUp = tuple[Applies, Callable[[Sequence[Row], int], Awaitable[tuple[Row, ...]]]]
 
 
 class Explorer:
@@ -31,23 +41,42 @@ class Explorer:
         self.quarantined = [] if quarantined is None else quarantined
         self.cfg, self.order = cfg, order or AsItComes()
         self.rollout, self.rewards, self.experience = rollout, rewards, experience
+        self.book = Book()
         # What to do with a judged group: the drafts of every rule that applies to it.
-        self.follow_ups: list[FollowUp] = [(is_mixed, self.contrast)] if cfg.mel.enabled else []
+        groups = GROUPS[cfg.mel.write] if cfg.mel.enabled else ()
+        self.follow_ups: list[FollowUp] = [(applies, self.contrast) for applies in groups]
 
     async def explore(self, prompt: Prompt, step: int) -> Explored:
         async with self.order.sampling(step, (prompt.question_id, "rollout")):
             try:
-                group = await self.rollout.generate(prompt, self._sampling(prompt, step))  # Y ~ pi(. | x)
+                sampling = self._sampling(prompt, step, "rollout", self.cfg.rollout.group_size)
+                group = await self.rollout.generate(prompt, sampling)  # Y ~ pi(. | x)
             except Poison:  # the pool has told who died of it
                 self.quarantined.append(prompt.question_id)
                 return ()
         judged = await self.rewards.judge(group)  # Eq. 1
-        drafts = [await draft(judged, step) for applies, draft in self.follow_ups if applies(judged)]
+        drafted = [await draft(judged, step) for applies, draft in self.follow_ups if applies(judged)]
+        more = await self._resample(prompt, judged, step)
         self.order.explored(step, prompt.question_id)
-        return (*judged, *(row for rows in drafts for row in rows))
+        drafts = lending([draft for rows in drafted for draft in rows], self.cfg.mel)
+        self.book.add(step, drafts)
+        return (*judged, *drafts, *joining(judged, drafts, self.cfg.mel), *more)
+
+    async def _resample(self, prompt: Prompt, judged: Sequence[Row], step: int) -> tuple[Row, ...]:
+        """More attempts without a lesson, of the groups that `rollout.resample` names."""
+        rollout = self.cfg.rollout
+        if not any(applies(judged) for applies in GROUPS[rollout.resample]):
+            return ()
+        async with self.order.sampling(step, (prompt.question_id, RowKind.RESAMPLED.value)):
+            try:
+                sampling = self._sampling(prompt, step, RowKind.RESAMPLED, rollout.resample_size or rollout.group_size)
+                group = await self.rollout.generate(prompt, sampling, Turn.STARTED)
+            except Poison:
+                return ()
+        return tuple(replace(row, kind=RowKind.RESAMPLED) for row in await self.rewards.judge(group))
 
     async def contrast(self, judged: Sequence[Row], step: int) -> tuple[Row, ...]:
-        """A mixed group's meta-experiences, and which of them are proven."""
+        """A group's meta-experiences, and which of them are proven."""
         async with self.order.sampling(step, (judged[0].question_id, "drafts")):
             try:
                 drafts = await self.experience.abstract(judged, step)  # Eqs. 2-5
@@ -56,19 +85,28 @@ class Explorer:
         async with asyncio.TaskGroup() as group:
             replays = [group.create_task(self._replay(draft, step)) for draft in drafts]
         drafts, judged_replays = zip(*(one.result() for one in replays), strict=True) if replays else ((), ())
-        return prove(drafts, judged_replays, self.cfg.mel.min_correct_replays)  # Eq. 6
+        mel = self.cfg.mel
+        min_gain = mel.min_gain if mel.keep == "gain" else None
+        return prove(drafts, judged_replays, mel.min_correct_replays, success_rate(judged), min_gain)  # Eq. 6
+
+    def _other(self, draft: Row, step: int) -> Row | None:
+        if self.cfg.mel.lesson != "shuffled":
+            return None
+        return self.book.other(
+            step, draft.question_id, derive_seed(self.cfg.run.seed, step, draft.question_id, "other")
+        )
 
     async def _replay(self, draft: Row, step: int) -> tuple[Row, tuple[Row, ...]]:
         if draft.fate is not None:
             return draft, ()  # rejected before a replay
         async with self.order.sampling(step, (draft.question_id, f"replay-{draft.index}")):
             try:
-                replays = await self.experience.replay(draft, step)  # y_val ~ pi(. | x, M)
+                replays = await self.experience.replay(draft, step, self._other(draft, step))  # y_val ~ pi(. | x, M)
             except Poison:
                 return replace(draft, fate=DraftFate.REPLAY_UNVERIFIED), ()
         return draft, await self.rewards.judge(replays)
 
-    def _sampling(self, prompt: Prompt, step: int) -> Sampling:
+    def _sampling(self, prompt: Prompt, step: int, purpose: str, count: int) -> Sampling:
         rollout, seed = self.cfg.rollout, self.cfg.run.seed
-        seeds = (derive_seed(seed, step, prompt.question_id, "rollout", i) for i in range(rollout.group_size))
+        seeds = (derive_seed(seed, step, prompt.question_id, purpose, i) for i in range(count))
         return Sampling(tuple(seeds), rollout.temperature, rollout.max_tokens, rollout.top_p)

@@ -11,14 +11,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mel_ray.config.schema import Config
+from mel_ray.mel.hint import hint_credit, hints_of
 from mel_ray.mel.lesson import lessons_of
 from mel_ray.mel.memory import Memory
 from mel_ray.policy.batch import map_rows, optimizer_steps, rows_in, settle_fates, shard
-from mel_ray.policy.policy_settings import experience_weight, learning_rate, loss_settings
+from mel_ray.policy.policy_settings import experience_weight, factor, learning_rate, loss_settings
 from mel_ray.policy.rows import Lessons, decide, kl_penalty_to_go, rows_of, score, weigh
 from mel_ray.records.ports import Archive, Policy
 from mel_ray.records.reports import UpdateReport
-from mel_ray.records.row import Explored, Ref, Row, attempts
+from mel_ray.records.row import Explored, Ref, Row, solutions
 from mel_ray.records.step import OptimizerStep, Shards, TrainSettings
 from mel_ray.records.trajectory import Floats
 
@@ -68,6 +69,7 @@ class Learner:
         algorithm = self.cfg.algorithm
         rows = await self._with_penalty_logprobs(rows)
         rows = score(rows, algorithm, self.cfg.rollout.max_tokens, self._penalties(rows))
+        rows = await self._with_hints(rows, step)
         rows = decide(rows, algorithm, oldest if self.cfg.driver.stale == "drop" else None)
         lessons = self._lessons(rows, step)
         return rows, lessons, weigh(rows, lessons, self.cfg)
@@ -78,7 +80,7 @@ class Learner:
         slow_every = mel.reptile.every if mel.enabled else 0
         return TrainSettings(
             lr=learning_rate(algorithm, step, self.cfg.run.steps),
-            loss=loss_settings(algorithm),
+            loss=loss_settings(algorithm, mel),
             epochs=algorithm.epochs,
             version=version if self.cfg.is_off_policy or has_older else None,
             slow_rate=mel.reptile.rate if slow_every and step % slow_every == 0 else None,
@@ -122,10 +124,10 @@ class Learner:
         """The batch's attempts with logprobs under the current and the initial policy, where a KL penalty in the
         reward or in the return needs them."""
         kl = self.cfg.algorithm.kl
-        scored = [row for row in attempts(rows) if row.group >= 0 and row.trained_tokens]
+        scored = [row for row in solutions(rows) if row.group >= 0 and row.trained_tokens]
         if not (scored and kl.coefficient and kl.where != "loss"):
             return rows
-        shards = shard(scored, self.policy.shards, self._token_budget, self._is_packed)
+        shards = self._shard(scored)
         old, reference = await self._logprobs(shards), await self._logprobs(shards, of_reference=True)
         return [
             replace(row, old_logprobs=old[row.sample], reference_logprobs=reference[row.sample])
@@ -133,6 +135,27 @@ class Learner:
             else row
             for row in rows
         ]
+
+    async def _with_hints(self, rows: list[Row], step: int) -> list[Row]:
+        """Attempts with the credit that a lesson of their question gives each of their tokens, in addition."""
+        mel = self.cfg.mel
+        hints = hints_of(rows, mel.contrast) if "hint" in mel.credit else []
+        if not hints:
+            return rows
+        bare = await self._logprobs(self._shard([hint.attempt for hint in hints]))
+        lesson = await self._logprobs(self._shard([hint.with_lesson for hint in hints]))
+        contrasted = [hint.with_wrong_lesson for hint in hints if hint.with_wrong_lesson is not None]
+        wrong = await self._logprobs(self._shard(contrasted)) if contrasted else {}
+        scheduled, added = factor(mel.hint.schedule, 0, step, self.cfg.run.steps), LogprobsOf()
+        for hint in hints:
+            sample, verdict = hint.attempt.sample, hint.attempt.verdict
+            is_correct = verdict is not None and verdict.is_correct
+            share = scheduled * (hint.gain if mel.keep == "gain" and hint.gain is not None else 1.0)
+            added[sample] = hint_credit(bare[sample], lesson[sample], wrong.get(sample), is_correct, share, mel.hint)
+        return [replace(row, credit=row.credit + added[row.sample]) if row.sample in added else row for row in rows]
+
+    def _shard(self, rows: Sequence[Row]) -> Shards:
+        return shard(rows, self.policy.shards, self._token_budget, self._is_packed)
 
     def _penalties(self, rows: Sequence[Row]) -> LogprobsOf:
         kl, found = self.cfg.algorithm.kl, {}
@@ -143,7 +166,7 @@ class Learner:
                 )
         if not found:
             return {}
-        nothing = {row.sample: np.zeros(row.trained_tokens, dtype=np.float32) for row in attempts(rows)}
+        nothing = {row.sample: np.zeros(row.trained_tokens, dtype=np.float32) for row in solutions(rows)}
         return nothing | found
 
     async def _with_logprobs(

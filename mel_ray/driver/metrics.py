@@ -5,9 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from mel_ray.driver.learner import Learned
+from mel_ray.mel.measures import lesson_metrics
 from mel_ray.policy.rows import advantage_spread
 from mel_ray.records.ledger import DraftFate, Ledger, TrajectoryFate
-from mel_ray.records.row import Row, attempts, correct, drafts, incorrect
+from mel_ray.records.row import Row, RowKind, attempts, correct, drafts, incorrect
 from mel_ray.records.trajectory import FinishReason
 from mel_ray.records.verdict import Outcome
 
@@ -84,8 +85,10 @@ def step_metrics(learned: Learned, ledger: Ledger, minibatches: int) -> dict[str
         ),
         "batch/skipped_minibatches": float(minibatches - learned.minibatches),
         "tokens/rollout": float(sum(lengths)),
+        "tokens/resampled": float(sum(row.tokens for row in learned.rows if row.kind is RowKind.RESAMPLED)),
         "tokens/experience": float(sum(row.tokens for row in (*drafted, *replays))),
     }
+    metrics |= lesson_metrics(learned.rows)
     metrics |= {f"reward/part/{name}": value for name, value in _part_means(tried).items()}
     metrics |= {f"verdict/{outcome.value}": _share(outcomes[outcome], len(tried)) for outcome in Outcome}
     return metrics | dict(learned.update.metrics)

@@ -64,9 +64,11 @@ class ExperienceActor:
         return drafts, tuple(row_of_draft(draft, index) for index, draft in enumerate(drafts))
 
     async def replay(
-        self, drafts: Drafts, index: int, step: int, engine: Handle[Sampler]
+        self, drafts: Drafts, index: int, step: int, engine: Handle[Sampler], others: Drafts = (), other: int = 0
     ) -> tuple[Group, tuple[Row, ...]]:
-        group = await self._writer.replay(drafts[index], index, step, self._sampler(engine))
+        """`others[other]`: a draft about another question, where `mel.lesson` asks for one."""
+        shown = others[other] if others else None
+        group = await self._writer.replay(drafts[index], index, step, self._sampler(engine), shown)
         return group, rows_of_group(group, RowKind.REPLAY)
 
     def _sampler(self, engine: Handle[Sampler]) -> Sample:
@@ -163,16 +165,17 @@ class ExperiencePool:
         ref, rows = await self._told(what, self._engines.on_engine(sequences, Turn.STARTED, ask))
         return tuple(replace(row, ref=ref) for row in rows)
 
-    async def replay(self, draft: Row, step: int) -> tuple[Row, ...]:
+    async def replay(self, draft: Row, step: int, other: Row | None = None) -> tuple[Row, ...]:
         """y_val ~ pi(. | x, M): the question again, with M in the prompt (MEL Eq. 6)."""
         drafts: Drafts = stored(draft.ref, tuple)
+        others = () if other is None else (stored(other.ref, tuple), other.index)
         what = f"replay of question {draft.question_id}"
 
         def ask(engine: Engine) -> Awaitable[tuple[Ref, tuple[Row, ...]]]:
             def write(author: Author) -> Awaitable[tuple[Ref, tuple[Row, ...]]]:
                 return author.handle.ask_stored(
                     ExperienceActor.replay, self._deadlines.generate, f"{what} on {engine.name}", drafts, draft.index,
-                    step, engine.sampler,
+                    step, engine.sampler, *others,
                 )  # fmt: skip
 
             return self._on_author(self._mel.replays, write)

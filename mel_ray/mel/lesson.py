@@ -25,7 +25,12 @@ def _lesson(draft: Row, question: Row, mel: MelConfig) -> Row:
     if mel.target == "replay":
         replay = draft.replays[correct(draft.replays)[0]]
         return replace(
-            replay, group=draft.group, context=question.ref, prompt_tokens=question.prompt_tokens, teaches=draft.sample
+            replay,
+            group=draft.group,
+            context=question.ref,
+            prompt_tokens=question.prompt_tokens,
+            teaches=draft.sample,
+            gain=draft.gain,
         )
     lesson = replace(draft, replays=())
     if mel.sections == "heuristics" and draft.heuristics is not None:

@@ -25,6 +25,12 @@ def mean_logprob(trajectory: Trajectory) -> float:
     return float(sampled.mean()) if len(sampled) else 0.0
 
 
+def _both(pair: ContrastivePair, trajectories: Sequence[Trajectory]) -> tuple[Trajectory, Trajectory]:
+    """y+ and y- of a mixed group."""
+    assert pair.correct is not None
+    return trajectories[pair.correct], trajectories[pair.incorrect]
+
+
 def random(pairs: Pairs, trajectories: Sequence[Trajectory]) -> Pairs:
     """As they were shuffled."""
     return pairs
@@ -35,7 +41,7 @@ def shortest_correct_longest_common_prefix(pairs: Pairs, trajectories: Sequence[
     that the bifurcation is as visible as can be."""
 
     def order(pair: ContrastivePair) -> tuple[int, int]:
-        good, bad = trajectories[pair.correct], trajectories[pair.incorrect]
+        good, bad = _both(pair, trajectories)
         return len(good.token_ids), -common_prefix(good, bad)
 
     return sorted(pairs, key=order)
@@ -44,9 +50,12 @@ def shortest_correct_longest_common_prefix(pairs: Pairs, trajectories: Sequence[
 def hardest(pairs: Pairs, trajectories: Sequence[Trajectory]) -> Pairs:
     """The mistakes the policy finds most likely (mean logprob per token), against the correct trajectories it
     finds least likely."""
-    return sorted(
-        pairs, key=lambda p: (-mean_logprob(trajectories[p.incorrect]), mean_logprob(trajectories[p.correct]))
-    )
+
+    def order(pair: ContrastivePair) -> tuple[float, float]:
+        good, bad = _both(pair, trajectories)
+        return -mean_logprob(bad), mean_logprob(good)
+
+    return sorted(pairs, key=order)
 
 
 def select_pairs(
@@ -57,10 +66,12 @@ def select_pairs(
     seed: int,
     choice: PairChoice = random,
 ) -> tuple[ContrastivePair, ...]:
-    """Up to `count` pairs of P_x = Y+ x Y- without repetition.
+    """Up to `count` pairs of P_x = Y+ x Y- without repetition. Ties fall by the seed.
 
-    None unless the group is mixed. Ties fall by the seed.
+    Of an all-wrong group, incorrect trajectories alone, by the seed; of an all-right one none.
     """
+    if not correct:
+        return tuple(ContrastivePair(None, bad) for bad in Random(seed).sample(incorrect, min(count, len(incorrect))))
     pairs = [ContrastivePair(good, bad) for good in correct for bad in incorrect]
     Random(seed).shuffle(pairs)
     return tuple(choice(pairs, trajectories)[:count])

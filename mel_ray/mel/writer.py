@@ -10,7 +10,7 @@ from mel_ray.config.schema import MelConfig
 from mel_ray.config.templates import MelTemplate, render
 from mel_ray.data.chat import ChatTokenizer
 from mel_ray.mel.parsing import ParseFailure, heuristics_characters, leaks_answer, parse_experience
-from mel_ray.records.experience import ContrastivePair, Draft, DraftState
+from mel_ray.records.experience import SOLUTION_COLUMN, ContrastivePair, Draft, DraftState
 from mel_ray.records.question import Question
 from mel_ray.records.trajectory import FinishReason, Group, Prompt, Sampling, TokenIds, derive_seed
 
@@ -20,6 +20,12 @@ Sample = Callable[[Prompt, Sampling], Awaitable[Group]]
 def abstraction_prompt(template: MelTemplate, question: str, incorrect: str, correct: str) -> str:
     """C_retro = [I, x, y+, y-], the incorrect solution shown first (MEL Eqs. 2-4)."""
     return render(template.abstraction, question=question, incorrect=incorrect.strip(), correct=correct.strip())
+
+
+def answer_prompt(template: MelTemplate, question: str, incorrect: str, answer: str) -> str:
+    """[I, x, y*, y-] of an all-wrong group: the reference answer takes the place of y+ (beyond the paper)."""
+    assert template.abstraction_from_answer is not None
+    return render(template.abstraction_from_answer, question=question, incorrect=incorrect.strip(), answer=answer)
 
 
 def replay_prompt(template: MelTemplate, question: str, experience: str) -> str:
@@ -43,21 +49,25 @@ class Writer:
         skipped = Draft(
             question=prompt.question,
             pair=pair,
-            correct_text=group.trajectories[pair.correct].text,
+            correct_text="" if pair.correct is None else group.trajectories[pair.correct].text,
             incorrect_text=group.trajectories[pair.incorrect].text,
             written=None,
             experience=None,
             state=DraftState.CONTEXT_TOO_LONG,
         )
-        token_ids = self._tokenizer.prompt_ids(
-            abstraction_prompt(self._mel.template, prompt.question.text, skipped.incorrect_text, skipped.correct_text)
-        )
+        token_ids = self._tokenizer.prompt_ids(self._asked(skipped))
         if len(token_ids) + self._mel.max_tokens > self._max_context:
             return skipped
         seed = derive_seed(self._run_seed, step, prompt.question_id, "abstract", number)
         sampling = Sampling((seed,), self._mel.temperature, self._mel.max_tokens)
         written = await sample(Prompt(prompt.question, token_ids), sampling)
         return self._judged(replace(skipped, written=written))
+
+    def _asked(self, draft: Draft) -> str:
+        question = draft.question
+        if draft.pair.correct is None:
+            return answer_prompt(self._mel.template, question.text, draft.incorrect_text, question.truth.answer)
+        return abstraction_prompt(self._mel.template, question.text, draft.incorrect_text, draft.correct_text)
 
     def _judged(self, draft: Draft) -> Draft:
         """A draft that was written, with the state its text earns."""
@@ -77,21 +87,33 @@ class Writer:
         span = self._tokenizer.token_span(trajectory.token_ids, *characters)
         return replace(draft, experience=experience, state=DraftState.PARSED, heuristics_span=span)
 
-    async def replay(self, draft: Draft, number: int, step: int, sample: Sample) -> Group:
-        """y_val ~ pi(. | x, M): the question again, with M in the prompt (MEL Eq. 6).
+    async def replay(self, draft: Draft, number: int, step: int, sample: Sample, other: Draft | None = None) -> Group:
+        """y_val ~ pi(. | x, M): the question again, with M in the prompt (MEL Eq. 6), or with what `mel.lesson` says;
+        `other` is a draft about another question.
 
         Raises:
             ValueError: the draft was never written.
         """
         if draft.trajectory is None:
             raise ValueError(f"draft {number} of {draft.question.question_id} was never written")
-        token_ids = self._replay_ids(draft.question, draft.trajectory.text)
+        token_ids = self._replay_ids(draft.question, self._shown(draft, other))
         seeds = (
             derive_seed(self._run_seed, step, draft.question.question_id, "replay", number, k)
             for k in range(self._mel.replays)
         )
         sampling = Sampling(tuple(seeds), self._mel.temperature, self._mel.replay_max_tokens)
         return await sample(Prompt(draft.question, token_ids), sampling)
+
+    def _shown(self, draft: Draft, other: Draft | None) -> str:
+        match self._mel.lesson:
+            case "reference":
+                return str(draft.question.columns.get(SOLUTION_COLUMN) or draft.question.truth.answer)
+            case "shuffled" if other is not None and other.trajectory is not None:
+                return other.trajectory.text
+            case "shuffled" | "irrelevant":
+                return self._mel.template.irrelevant
+        assert draft.trajectory is not None
+        return draft.trajectory.text
 
     def _replay_ids(self, question: Question, experience: str) -> TokenIds:
         user_message = replay_prompt(self._mel.template, question.text, experience)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from mel_ray.config.schema import MelConfig
 from mel_ray.policy.packing import pack
 from mel_ray.records.ledger import DraftFate, TrajectoryFate
-from mel_ray.records.row import Row, RowKind
+from mel_ray.records.row import Row
 from mel_ray.records.step import OptimizerStep, Shards
 
 
@@ -83,14 +83,19 @@ def settle_fates(rows: Iterable[Row], steps: Iterable[OptimizerStep], oldest: in
     For a row that has none yet it is a fact about the batch: trained if a shard holds it with a weight, else skipped.
     What older weights than version `oldest` sampled is counted apart.
     """
-    trained = {row.sample for step in steps for row in rows_in(step.shards) if row.has_weight}
+    weighty = [row for step in steps for row in rows_in(step.shards) if row.has_weight]
+    trained = {row.sample for row in weighty}
+    groups = {row.group for row in weighty if row.is_solution}
+
+    def guides(draft: Row) -> bool:
+        return any(one.sample in trained for one in draft.replays) or (draft.lends_credit and draft.group in groups)
 
     def settled(row: Row) -> Row:
         if row.fate is not None:
             return row
-        fates = TrajectoryFate if row.kind is RowKind.ATTEMPT else DraftFate
+        fates = TrajectoryFate if row.is_solution else DraftFate
         if row.sample not in trained:
-            return replace(row, fate=fates.SKIPPED)
+            return replace(row, fate=DraftFate.GUIDED if row.is_lesson and guides(row) else fates.SKIPPED)
         return replace(row, fate=fates.TRAINED_STALE if row.is_older_than(oldest) else fates.TRAINED)
 
     return [settled(row) for row in rows]

@@ -124,11 +124,22 @@ def importance_weights(
     return ratio.clamp(loss.importance_floor, loss.importance_cap), is_outside
 
 
+def guided_ratios(before: Tensor, sampled_logprobs: Tensor) -> Tensor:
+    """pi(y_t given x) / pi(y_t given x, M) of tokens that were sampled with M in the prompt, detached: the bare policy
+    to the guided one at each token (Guide, arXiv 2506.13923).
+
+    Failure case: far apart policies leave few tokens with weight; watch `guide/effective_share`.
+    """
+    return (before - sampled_logprobs).exp().detach()
+
+
 @dataclass(frozen=True, slots=True)
 class TokenBatch:
     """A microbatch on the device. `ids`: [rows, width]; `predicts`: bool [rows, width - 1], whether a position's next
     token is trained; `positions`: [1, width] where sequences are packed into one row, else None; the others are
     aligned, [trained tokens of the microbatch].
+
+    `guided` is positive where a token was sampled with a meta-experience in the prompt; None: nowhere.
 
     `rows` is the row of each token, ascending. `old_logprobs`: under the policy before the update; None: the current
     ones, detached. `versions`: of the weights that sampled each token; None: unknown.
@@ -144,15 +155,25 @@ class TokenBatch:
     old_logprobs: Tensor | None = None
     reference_logprobs: Tensor | None = None
     versions: Tensor | None = None
+    guided: Tensor | None = None
     positions: Tensor | None = None
+
+    @property
+    def is_guided(self) -> Tensor:
+        """Which tokens were sampled with a meta-experience in the prompt, bool [tokens]."""
+        return torch.zeros_like(self.rows, dtype=torch.bool) if self.guided is None else self.guided > 0
 
     def before_update(self, logprobs: Tensor) -> Tensor:
         """Logprobs under the policy before the update; `logprobs` are the current ones."""
         return logprobs.detach() if self.old_logprobs is None else self.old_logprobs
 
     def denominator(self, logprobs: Tensor, loss: LossSettings) -> Tensor:
-        """Logprobs of the ratio's denominator; `logprobs` are the current ones."""
-        return self.sampled_logprobs if loss.denominator == "sampled" else self.before_update(logprobs)
+        """Logprobs of the ratio's denominator; `logprobs` are the current ones. Of a guided token always those before
+        the update: what it was sampled with is `guided_correction`'s."""
+        before = self.before_update(logprobs)
+        if loss.denominator != "sampled":
+            return before
+        return torch.where(self.is_guided, before, self.sampled_logprobs)
 
     def chosen(self, logprobs: Tensor, which: Tensor) -> "TokenBatch":
         """Some of the tokens alone, without the model's inputs; `logprobs` are the current ones of all tokens."""
@@ -167,6 +188,7 @@ class TokenBatch:
             old_logprobs=self.before_update(logprobs)[which],
             reference_logprobs=None if self.reference_logprobs is None else self.reference_logprobs[which],
             versions=None if self.versions is None else self.versions[which],
+            guided=None if self.guided is None else self.guided[which],
         )
 
 
@@ -201,7 +223,12 @@ def _policy_objective(
     is_outside = torch.zeros_like(is_clipped)
     if loss.importance_cap is not None:
         weights, is_outside = importance_weights(old, tokens.sampled_logprobs, tokens.rows, loss)
-        objective = objective * weights
+        is_outside = is_outside & ~tokens.is_guided
+        objective = torch.where(tokens.is_guided, objective, objective * weights)
+    if tokens.guided is not None and loss.guided_correction != "none":
+        ratios = guided_ratios(tokens.before_update(logprobs), tokens.sampled_logprobs)
+        ratios = ratios.clamp(max=loss.guided_cap) if loss.guided_correction == "capped" else ratios
+        objective = torch.where(tokens.is_guided, ratios * objective, objective)
     kl_sum = logprobs.new_zeros(())
     if tokens.reference_logprobs is not None:
         kl = kl_estimate(logprobs, tokens.reference_logprobs, loss.kl_estimator)

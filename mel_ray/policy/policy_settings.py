@@ -80,7 +80,8 @@ class Rendezvous:
     port: int
 
 
-def loss_settings(algorithm: AlgorithmConfig) -> LossSettings:
+def loss_settings(algorithm: AlgorithmConfig, mel: MelConfig | None = None) -> LossSettings:
+    """`mel` None: no sample is guided."""
     kl = algorithm.kl
     return LossSettings(
         surrogate=algorithm.surrogate,
@@ -97,6 +98,8 @@ def loss_settings(algorithm: AlgorithmConfig) -> LossSettings:
         kl_coefficient=kl.coefficient if kl.where == "loss" else 0.0,
         needs_reference=ALGORITHMS[algorithm.advantage].needs_reference(algorithm),
         entropy_coefficient=algorithm.entropy_coefficient,
+        guided_correction=mel.correction if mel else "none",
+        guided_cap=mel.correction_cap if mel else 2.0,
     )
 
 

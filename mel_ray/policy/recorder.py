@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mel_ray.policy.loss import TokenBatch, mismatch
+from mel_ray.policy.loss import TokenBatch, guided_ratios, mismatch
 from mel_ray.policy.model import Microbatch
 from mel_ray.policy.statistics import OLDEST, Max, Measure, StepMeasures, Sum
 from mel_ray.records.step import TrainSettings
@@ -53,9 +53,12 @@ class StepRecorder:
         before = tokens.before_update(logprobs)[is_policy]
         is_known = self.is_first or tokens.old_logprobs is not None
         staleness = self._staleness(tokens)[is_policy]
-        self._compare(before, tokens.sampled_logprobs[is_policy], (staleness == 0) & is_known)
+        sampled, is_guided = tokens.sampled_logprobs[is_policy], tokens.is_guided[is_policy]
+        self._compare(before, sampled, (staleness == 0) & is_known & ~is_guided)
+        if tokens.guided is not None:
+            self._weigh_guidance(guided_ratios(before[is_guided], sampled[is_guided]))
         if self.settings.version is not None:
-            self._split(staleness, parts, before - tokens.sampled_logprobs[is_policy] if is_known else None)
+            self._split(staleness, parts, before - sampled if is_known else None, is_guided)
 
     def _staleness(self, tokens: TokenBatch) -> Tensor:
         """By how many versions the policy is newer than the weights that sampled a token, [tokens]."""
@@ -71,7 +74,24 @@ class StepRecorder:
         )
         self._merge("mismatch", Max(float(found["max"])))
 
-    def _split(self, staleness: Tensor, parts: Mapping[str, Tensor], log_ratios: Tensor | None) -> None:
+    def _weigh_guidance(self, ratios: Tensor) -> None:
+        """How far the bare policy is from the guided one; measured whether or not it is corrected."""
+        if not ratios.numel():
+            return
+        is_above = ratios > self.settings.loss.guided_cap
+        self._add(
+            {
+                "guided_tokens": ratios.numel(),
+                "guided_ratio": ratios.sum(),
+                "guided_squared_ratio": ratios.square().sum(),
+                "guided_above": is_above.sum(),
+            }
+        )
+        self._merge("guided_max", Max(float(ratios.max())))
+
+    def _split(
+        self, staleness: Tensor, parts: Mapping[str, Tensor], log_ratios: Tensor | None, is_guided: Tensor
+    ) -> None:
         """What is measured by staleness."""
         if not staleness.numel():
             return
@@ -84,7 +104,7 @@ class StepRecorder:
             is_own = levels == level
             self._add({f"tokens/{level}": is_own.sum(), f"clipped/{level}": parts["clipped"][is_own].sum()})
             if log_ratios is not None:
-                self.by_staleness.setdefault(level, []).append(log_ratios[is_own].float().cpu())
+                self.by_staleness.setdefault(level, []).append(log_ratios[is_own & ~is_guided].float().cpu())
 
     def _add(self, values: Mapping[str, Tensor | int]) -> None:
         for name, value in values.items():

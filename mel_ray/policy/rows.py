@@ -13,7 +13,7 @@ from mel_ray.config.schema import AlgorithmConfig, Config, MelConfig
 from mel_ray.policy.algorithms.algorithm import Penalties
 from mel_ray.policy.registry import AGGREGATIONS, ALGORITHMS
 from mel_ray.records.ledger import DraftFate, TrajectoryFate
-from mel_ray.records.row import Explored, Ref, Row, RowKind
+from mel_ray.records.row import Explored, Ref, Row
 from mel_ray.records.step import KlEstimator
 from mel_ray.records.trajectory import FinishReason, Floats
 from mel_ray.records.verdict import Outcome
@@ -61,10 +61,10 @@ def rows_of(explored: Sequence[Explored]) -> list[Row]:
 
 
 def by_group(rows: Iterable[Row]) -> list[list[Row]]:
-    """The batch's attempts by question."""
+    """The batch's attempts by question, and the replays that joined them."""
     groups: dict[int, list[Row]] = {}
     for row in rows:
-        if row.kind is RowKind.ATTEMPT and row.group >= 0:
+        if row.is_solution and row.group >= 0:
             groups.setdefault(row.group, []).append(row)
     return list(groups.values())
 
@@ -96,8 +96,7 @@ def score(
 ) -> list[Row]:
     """Reward and credit of every attempt."""
     rewarded = [
-        replace(row, reward=shaped_reward(row, algorithm, max_tokens)) if row.kind is RowKind.ATTEMPT else row
-        for row in rows
+        replace(row, reward=shaped_reward(row, algorithm, max_tokens)) if row.is_solution else row for row in rows
     ]
     groups = by_group(rewarded)
     found = ALGORITHMS[algorithm.advantage].credit(groups, algorithm, penalties or {})
@@ -139,7 +138,7 @@ def decide(rows: Sequence[Row], algorithm: AlgorithmConfig, oldest: int | None =
 
 
 def _decided(row: Row, fates: Fates, oldest: int | None) -> Row:
-    if row.kind is RowKind.ATTEMPT:
+    if row.is_solution:
         fate = fates[row.sample] if row.group >= 0 else row.fate
         return row if fate is row.fate else replace(row, fate=fate)
     return replace(row, fate=DraftFate.STALE) if row.fate is None and row.is_older_than(oldest) else row
@@ -160,6 +159,7 @@ def weigh(rows: Sequence[Row], lessons: Lessons, config: Config) -> list[tuple[R
     counts. One without rows, or with lessons that have no policy gradient to be balanced against, is left out.
     """
     parts, minibatches = config.algorithm.minibatches, []
+    is_by_gain = config.mel.keep == "gain"
     for start in range(parts):
         own = [row for row in rows if row.group >= 0 and row.group % parts == start]
         trained = [
@@ -168,8 +168,9 @@ def weigh(rows: Sequence[Row], lessons: Lessons, config: Config) -> list[tuple[R
                 [lesson for lesson in lessons.fresh if lesson.group % parts == start],
                 lessons.weight,
                 config.mel.normalisation,
+                is_by_gain,
             ),
-            *weigh_lessons(lessons.past[start::parts], lessons.past_weight, "experience"),
+            *weigh_lessons(lessons.past[start::parts], lessons.past_weight, "experience", is_by_gain),
         ]
         if trained and not _lacks_a_measure(trained, config.mel):
             minibatches.append(tuple(trained))
@@ -200,14 +201,18 @@ def weigh_attempts(rows: Sequence[Row], algorithm: AlgorithmConfig, max_tokens: 
     return weighed
 
 
-def weigh_lessons(lessons: Sequence[Row], weight: float, normalisation: str) -> list[Row]:
+def weigh_lessons(lessons: Sequence[Row], weight: float, normalisation: str, is_by_gain: bool = False) -> list[Row]:
     """NLL averaged over the trained tokens of a lesson, then over the lessons (MEL Eq. 7), or over the lessons of each
-    question and then over the questions (`normalisation="question"`)."""
+    question and then over the questions (`normalisation="question"`).
+
+    By gain, each counts by how much it helped: a step whose lessons helped little learns little from them.
+    """
     sizes: dict[str, int] = {}
     for lesson in lessons:
         sizes[lesson.question_id] = sizes.get(lesson.question_id, 0) + 1
     weighed = []
     for lesson in lessons:
         share = 1 / len(lessons) if normalisation == "experience" else 1 / (len(sizes) * sizes[lesson.question_id])
-        weighed.append(replace(lesson, nll_weight=weight * share / max(1, lesson.trained_tokens)))
+        factor = lesson.gain if is_by_gain and lesson.gain is not None else 1.0
+        weighed.append(replace(lesson, nll_weight=weight * factor * share / max(1, lesson.trained_tokens)))
     return weighed

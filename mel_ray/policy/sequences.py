@@ -35,6 +35,7 @@ def train_sequence(row: Row, records: Mapping[Ref | None, Any]) -> TrainSequence
         old_logprobs=row.old_logprobs,
         reference_logprobs=row.reference_logprobs,
         versions=trajectory.versions[mask],
+        guided=np.ones(count, dtype=bool) if row.is_guided else None,
     )
 
 

@@ -135,6 +135,14 @@ def _step_metrics(step: StepMeasures) -> dict[str, float]:
             "mismatch/max": step["mismatch"],
             "mismatch/outside_share": step.ratio("mismatch_outside", "compared"),
         }
+    if "guided_tokens" in step.measures:
+        metrics |= {
+            "guide/tokens_share": step.ratio("guided_tokens", "policy_tokens"),
+            "guide/ratio_mean": step.ratio("guided_ratio", "guided_tokens"),
+            "guide/ratio_max": step["guided_max"],
+            "guide/effective_share": step["guided_ratio"] ** 2 / (step["guided_tokens"] * step["guided_squared_ratio"]),
+            "guide/above_cap_share": step.ratio("guided_above", "guided_tokens"),
+        }
     if step["lesson_tokens"]:
         metrics |= {"loss/nll": step["nll_loss"], "mel/nll": step.ratio("lesson_nll", "lesson_tokens")}
     return metrics | {metric: step[name] for name, metric in NORMS.items() if name in step.measures}

@@ -7,12 +7,16 @@ from mel_ray.records.ledger import DraftFate
 from mel_ray.records.question import Question
 from mel_ray.records.trajectory import Group, Trajectory
 
+# Columns of a question of an embedded world: the right rule of its family, and a right solution.
+RULE_COLUMN, SOLUTION_COLUMN = "world_rule", "world_solution"
+
 
 @dataclass(frozen=True, slots=True)
 class ContrastivePair:
-    """Indices into a mixed group: y+ is `correct`, y- is `incorrect` (MEL 3.2)."""
+    """Indices into a group: y+ is `correct`, y- is `incorrect` (MEL 3.2). Of an all-wrong group `correct` is None: its
+    place takes the reference answer (beyond the paper)."""
 
-    correct: int
+    correct: int | None
     incorrect: int
 
 
@@ -61,6 +65,12 @@ class Draft:
     def __post_init__(self) -> None:
         if (self.state is DraftState.PARSED) != (self.experience is not None):
             raise ValueError(f"a draft in state {self.state} {'lacks' if not self.experience else 'has'} an experience")
+
+    @property
+    def states_rule(self) -> bool | None:
+        """Whether a heuristic is the right rule of its question's family, where an embedded world knows that one."""
+        rule = self.question.columns.get(RULE_COLUMN)
+        return None if rule is None or self.experience is None else rule in self.experience.heuristics
 
     @property
     def trajectory(self) -> Trajectory | None:

@@ -31,13 +31,16 @@ class DraftFate(StrEnum):
     CONTEXT_TOO_LONG = "context_too_long"
     REPLAY_FAILED = "replay_failed"
     REPLAY_UNVERIFIED = "replay_unverified"
+    NO_GAIN = "no_gain"  # its replays pass, but hardly more often than its question's attempts
+    GUIDED = "guided"  # proven; not trained itself, but its replays were, or its question's attempts by its credit
     SKIPPED = "skipped"  # proven, but no batch took its lesson
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Counts per fate. `sampled_*` counts the samples themselves, with or without a fate; `asked_again` those that were
-    asked for a second time because the actor that was at work on them was lost."""
+    """Counts per fate. Trajectories are attempts, and what joined them. `sampled_*` counts the samples
+    themselves, with or without a fate; `asked_again` those that were asked for a second time because the actor that was
+    at work on them was lost."""
 
     sampled_trajectories: int = 0
     sampled_drafts: int = 0

@@ -66,11 +66,11 @@ class Experience(Protocol):
     """
 
     async def abstract(self, judged: Sequence[Row], step: int) -> tuple[Row, ...]:
-        """A row per draft about a mixed group."""
+        """A row per draft about a mixed or an all-wrong group."""
         ...
 
-    async def replay(self, draft: Row, step: int) -> tuple[Row, ...]:
-        """A row per replay of a draft that parsed."""
+    async def replay(self, draft: Row, step: int, other: Row | None = None) -> tuple[Row, ...]:
+        """A row per replay of a draft that parsed; `other` is a draft about another question."""
         ...
 
 

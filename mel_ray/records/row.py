@@ -22,6 +22,7 @@ class RowKind(StrEnum):
     ATTEMPT = "attempt"  # `ref` leads to a Group, of which this is trajectory `index`
     DRAFT = "draft"  # `ref` leads to a tuple of Drafts, of which this is number `index`
     REPLAY = "replay"  # as ATTEMPT, sampled with a meta-experience in the prompt
+    RESAMPLED = "resampled"  # as ATTEMPT, sampled again because of how the group's attempts turned out
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,10 @@ class Row:
     heuristics: tuple[int, int] | None = None  # tokens (first, one past the last) of a draft that state H
     replays: tuple["Row", ...] = ()  # of a draft
     is_proven: bool = False  # Eq. 6
+    base_rate: float | None = None  # of a draft: share of its question's own attempts that are correct
+    gain: float | None = None  # share of its replays that are correct, minus that
+    states_rule: bool | None = None  # whether a draft states the right rule; None: not known
+    is_guided: bool = False  # a replay that joined its question's group; `context` is the question without M
 
     # what learning makes of it
     group: int = -1  # which question of the batch it belongs to
@@ -61,6 +66,7 @@ class Row:
     context: Ref | None = None  # a Group whose prompt is the context; None: the prompt it was sampled from
     span: tuple[int, int] | None = None  # tokens that are trained; None: those under the mask
     teaches: tuple[Ref | None, int] | None = None  # the draft in whose place this replay is trained
+    lends_credit: bool = False  # of a draft: it changed the credit of its question's attempts
 
     @property
     def sample(self) -> tuple[Ref | None, int]:
@@ -68,8 +74,13 @@ class Row:
         return self.teaches or (self.ref, self.index)
 
     @property
+    def is_solution(self) -> bool:
+        """An attempt at its question, unaided or guided: it is compared with the others of its group."""
+        return self.kind in (RowKind.ATTEMPT, RowKind.RESAMPLED) or self.is_guided
+
+    @property
     def is_lesson(self) -> bool:
-        return self.kind is not RowKind.ATTEMPT
+        return not self.is_solution
 
     def is_older_than(self, version: int | None) -> bool:
         """Whether weights before `version` sampled any of it."""
@@ -85,7 +96,7 @@ class Row:
         return bool(self.trained_tokens and (self.pg_weight or self.nll_weight))
 
 
-Explored = tuple[Row, ...]  # everything one question brought: its attempts, then its drafts
+Explored = tuple[Row, ...]  # all that one question brought: attempts, drafts, what joined the attempts
 
 
 def rows_of_group(group: Group, kind: RowKind = RowKind.ATTEMPT) -> tuple[Row, ...]:
@@ -115,11 +126,24 @@ def row_of_draft(draft: Draft, index: int) -> Row:
         return Row(RowKind.DRAFT, index, question_id, 0, 0, 0, FinishReason.STOP, (-1, -1), state=draft.state,
                    fate=rejected)  # fmt: skip
     span = draft.heuristics_span or (0, written.tokens)
-    return replace(written, kind=RowKind.DRAFT, index=index, state=draft.state, heuristics=span, fate=rejected)
+    return replace(
+        written,
+        kind=RowKind.DRAFT,
+        index=index,
+        state=draft.state,
+        heuristics=span,
+        fate=rejected,
+        states_rule=draft.states_rule,
+    )
 
 
 def attempts(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if row.kind is RowKind.ATTEMPT]
+
+
+def solutions(rows: Iterable[Row]) -> list[Row]:
+    """Attempts, and what joined them."""
+    return [row for row in rows if row.is_solution]
 
 
 def drafts(rows: Iterable[Row]) -> list[Row]:
@@ -142,6 +166,24 @@ def is_mixed(rows: Sequence[Row]) -> bool:
     return bool(correct(own)) and bool(incorrect(own))
 
 
+def is_all_wrong(rows: Sequence[Row]) -> bool:
+    """Whether a question's attempts hold incorrect ones alone, those that could not be judged left out."""
+    own = attempts(rows)
+    return bool(incorrect(own)) and not correct(own)
+
+
+def has_signal(explored: Explored) -> bool:
+    """Whether its solutions hold both kinds, or a proven lesson changes their credit: else no gradient comes of it."""
+    own = solutions(explored)
+    return bool(correct(own) and incorrect(own)) or any(row.lends_credit for row in explored)
+
+
+def success_rate(rows: Sequence[Row]) -> float | None:
+    """Share of the judged rows that are correct; None without any."""
+    right, wrong = len(correct(rows)), len(incorrect(rows))
+    return right / (right + wrong) if right + wrong else None
+
+
 def count_fates(rows: Iterable[Row]) -> Ledger:
     """The ledger of a step, counted over its rows after the batch was made.
 
@@ -156,7 +198,7 @@ def count_fates(rows: Iterable[Row]) -> Ledger:
             trajectories[row.fate] = trajectories.get(row.fate, 0) + 1
         elif isinstance(row.fate, DraftFate):
             drafted[row.fate] = drafted.get(row.fate, 0) + 1
-    counted = Ledger(len(attempts(rows)), len(drafts(rows)), trajectories, drafted)
+    counted = Ledger(len(solutions(rows)), len(drafts(rows)), trajectories, drafted)
     if not counted.is_balanced:
         raise ValueError(f"the sample ledger does not add up: {counted.as_dict()}")
     return counted

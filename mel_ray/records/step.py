@@ -14,6 +14,7 @@ from mel_ray.records.trajectory import Floats, Mask, TokenIds, Versions, frozen
 Surrogate = Literal["clipped", "sequence_clipped", "cispo", "logprob"]
 Denominator = Literal["proximal", "sampled"]
 KlEstimator = Literal["k1", "k2", "k3"]
+GuidedCorrection = Literal["none", "ratio", "capped"]
 Shards = tuple[tuple[tuple[Row, ...], ...], ...]  # [rank][microbatch][sequence]
 
 
@@ -25,6 +26,7 @@ TOKEN_FIELDS = {
     "old_logprobs": np.float32,
     "reference_logprobs": np.float32,
     "versions": np.int32,
+    "guided": bool,
 }
 
 
@@ -33,6 +35,7 @@ class LossSettings:
     """The policy term's surrogate and its options; None and 0 switch one off (docs/algorithms.md).
 
     `denominator` of the ratio: the policy before the update, or the logprobs the tokens were sampled with.
+    `guided_correction`: how tokens sampled with a meta-experience in the prompt are corrected to the bare policy.
     """
 
     surrogate: Surrogate = "clipped"
@@ -49,6 +52,8 @@ class LossSettings:
     kl_coefficient: float = 0.0  # of the KL term in the loss
     needs_reference: bool = False  # a KL penalty somewhere: measure it
     entropy_coefficient: float = 0.0
+    guided_correction: GuidedCorrection = "none"
+    guided_cap: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +112,8 @@ class TrainSequence:
         versions                [7   7  ]    of the weights that sampled the token
 
     `old_logprobs` None: the current ones, detached. `reference_logprobs` None: nothing is measured against a reference.
-    `versions` None: unknown; every token counts as sampled by the policy that trains.
+    `versions` None: unknown; every token counts as sampled by the policy that trains. `guided`: sampled with a
+    meta-experience in the prompt, which the context lacks; None: none is.
 
     Raises:
         ValueError: the arrays do not fit the mask, or the mask trains the first token, which nothing predicts.
@@ -122,6 +128,7 @@ class TrainSequence:
     old_logprobs: Floats | None = None
     reference_logprobs: Floats | None = None
     versions: Versions | None = None
+    guided: Mask | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "token_ids", frozen(self.token_ids, np.int32))

@@ -9,7 +9,7 @@ from typing import Any
 from mel_ray.config.schema import Config
 from mel_ray.records.ports import Sample
 from mel_ray.records.problem import Problem, counted
-from mel_ray.records.row import Row, attempts, drafts
+from mel_ray.records.row import Row, RowKind, attempts, drafts
 from mel_ray.run.stored_config import read_stored_config
 
 
@@ -18,6 +18,9 @@ def versions_of(rows: Iterable[Row]) -> dict[Sample, int]:
     rows, found = list(rows), {}
     for row in attempts(rows):
         found[row.question_id, "rollout"] = row.versions[0]
+    for row in rows:
+        if row.kind is RowKind.RESAMPLED:
+            found[row.question_id, row.kind.value] = row.versions[0]
     for row in drafts(rows):
         written = row.question_id, "drafts"
         found[written] = max(row.versions[0], found.get(written, -1))  # -1 of one that did not fit and was not written

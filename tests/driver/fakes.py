@@ -84,8 +84,8 @@ class FakeExperience:
         ref = self.world.store.put((written,), f"drafts-{question_id}")
         return (replace(row_of_draft(written, 0), ref=ref, question_id=question_id),)
 
-    async def replay(self, draft: Row, step: int) -> tuple[Row, ...]:
-        self.world.note("replayed", draft.ref)
+    async def replay(self, draft: Row, step: int, other: Row | None = None) -> tuple[Row, ...]:
+        self.world.note("replayed", draft.ref if other is None else f"{draft.ref} with {other.ref}")
         group = Group(prompt(question_id=draft.question_id), (trajectory(4),))
         return self.world.rows_of(group, f"replay-{draft.ref}", RowKind.REPLAY)
 

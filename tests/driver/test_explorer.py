@@ -2,6 +2,7 @@
 
 import asyncio
 
+import numpy as np
 import pytest
 
 from mel_ray.data.prompts import PromptStream
@@ -133,3 +134,97 @@ async def test_questions_are_returned_in_the_order_of_the_data_whatever_the_timi
     explored = await make(world).explored(1)
     assert [rows[0].question_id for rows in explored] == data_order("abcd")
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+WROTE = {"mixed": ["mixed"], "wrong": ["silent"], "both": ["mixed", "silent"]}
+OUTCOMES = {"mixed": "cw", "right": "cc", "silent": "ww", "failed": "ct", "unjudged": "tt"}
+
+
+@pytest.mark.parametrize("write", list(WROTE))
+async def test_which_groups_get_meta_experiences(write):
+    world = World(OUTCOMES)
+    await make(world, f"mel.write={write}").explored(1)
+    assert sorted(world.who("abstracted")) == WROTE[write]
+
+
+@pytest.mark.parametrize("resample", list(WROTE))
+async def test_groups_are_sampled_again_without_a_lesson(resample):
+    world = World(OUTCOMES)
+    system = make(world, "mel.enabled=false", f"rollout.resample={resample}", "rollout.resample_size=3")
+    explored = await system.explored(1)
+    again = {rows[0].question_id: [row for row in rows if row.kind is RowKind.RESAMPLED] for rows in explored}
+    assert sorted(name for name, rows in again.items() if rows) == WROTE[resample]
+    assert {len(rows) for rows in again.values()} == {0, 3}
+    assert all(row.is_solution and row.verdict and not row.is_lesson for rows in again.values() for row in rows)
+    seeds = [seed for group in system.rollout.seeds for seed in group]
+    assert len(set(seeds)) == len(seeds)
+
+
+async def test_with_augment_the_replays_join_the_group_and_are_trained():
+    world = World({"silent": "ww"}, replay="c")
+    system = make(world, "mel.write=both", "mel.credit=augment", "mel.weight=0")
+    report = await system.step(1)
+    trained = system.trained()
+    assert sorted((row.kind, row.credit > 0) for row in trained) == [
+        (RowKind.ATTEMPT, False), (RowKind.ATTEMPT, False), (RowKind.REPLAY, True),
+    ]  # fmt: skip
+    assert report.ledger.drafts == {DraftFate.GUIDED: 1}
+    assert report.ledger.trajectories == {TrajectoryFate.TRAINED: 3}
+    assert report.ledger.is_balanced
+
+
+async def test_without_augment_an_all_wrong_group_teaches_by_its_lesson_alone():
+    system = make(World({"silent": "ww"}, replay="c"), "mel.write=both")
+    await system.step(1)
+    assert [row.kind for row in system.trained()] == [RowKind.DRAFT]
+
+
+async def test_by_gain_a_lesson_that_changes_nothing_is_not_kept():
+    world = World({"a": "cccw", "b": "wwww"}, replay="c")
+    explored = await make(world, "mel.write=both", "mel.keep=gain", "mel.min_gain=0.5").explored(1)
+    fates = {rows[0].question_id: [draft.fate for draft in drafts(rows)] for rows in explored}
+    assert fates == {"a": [DraftFate.NO_GAIN], "b": [None]}
+
+
+async def test_dynamic_sampling_keeps_a_silent_group_that_a_lesson_opens():
+    world = World({"a": "ww", "b": "cc"}, replay="c")
+    words = ("algorithm=dapo", "mel.enabled=true", "mel.write=both", "rollout.prompts_per_step=1")
+    kept = {}
+    for credit in ("mel.credit=[]", "mel.credit=augment", "mel.credit=hint"):
+        explored = await make(world, *words, credit).explored(1)
+        kept[credit] = {rows[0].question_id for rows in explored if rows[0].fate is None}
+    assert kept == {"mel.credit=[]": set(), "mel.credit=augment": {"a"}, "mel.credit=hint": {"a"}}
+
+
+async def test_as_a_control_a_replay_is_shown_a_lesson_of_another_question():
+    world = World({"a": "cw", "b": "cw"})
+    words = ("mel.credit=augment", "mel.weight=0", "mel.lesson=shuffled")
+    system = make(world, *words)
+    for step in (1, 2):
+        await system.explored(step)
+    replayed = world.who("replayed")
+    assert sorted(replayed[:2]) == ["drafts-a", "drafts-b"]  # there is no earlier step
+    assert {text.split(" with ")[1].partition("#")[0] for text in replayed[2:] if text.startswith("drafts-a")} == {
+        "drafts-b"
+    }
+    assert len(replayed) == 4
+
+
+async def test_a_lesson_changes_the_credit_of_every_token_of_its_questions_attempts():
+    world = World({"silent": "ww", "other": "ww"}, replay="c")
+    system = make(world, "mel.write=both", "mel.credit=hint", "mel.weight=0")
+    made = system.policy.made
+
+    def logprobs(row, of_reference):
+        count = len(made(row).pg_weight)
+        return np.full(count, -0.5 if row.context else -1.0, dtype=np.float32)  # M makes them likelier
+
+    system.policy._logprobs = logprobs
+    report = await system.step(1)
+    trained = system.trained()
+    assert {row.kind for row in trained} == {RowKind.ATTEMPT}
+    assert len(trained) == 4
+    for row in trained:
+        assert row.credit == pytest.approx(np.full(4, np.tanh(0.5)))
+    assert world.who("scored") == ["4", "4"]
+    assert report.ledger.drafts == {DraftFate.GUIDED: 2}

@@ -32,9 +32,9 @@ def test_pairs_are_distinct_and_join_a_correct_with_an_incorrect(letters, count,
     judged, drawn = exploration(lengths, letters), group(lengths).trajectories
     good, bad = correct(judged), incorrect(judged)
     pairs = select_pairs(drawn, good, bad, count, seed, choice)
-    assert len(set(pairs)) == len(pairs) == min(count, len(good) * len(bad))
+    assert len(set(pairs)) == len(pairs) == min(count, len(good) * len(bad) if good else len(bad))
     for pair in pairs:
-        assert letters[pair.correct] == "c"
+        assert letters[pair.correct] == "c" if good else pair.correct is None
         assert letters[pair.incorrect] in "wn"
     assert pairs == select_pairs(drawn, good, bad, count, seed, choice)
 
@@ -58,3 +58,14 @@ def test_how_likely_a_trajectory_is_does_not_depend_on_what_the_environment_said
     other = replace(several, logprobs=[several.logprobs[0], -99.0, several.logprobs[2]])
     assert mean_logprob(other) == mean_logprob(several) == pytest.approx(several.logprobs[[0, 2]].mean())
     assert mean_logprob(turns([0, 0])) == 0.0
+
+
+def test_of_an_all_wrong_group_incorrect_trajectories_stand_alone():
+    drawn = tuple(trajectory([1, 2]) for _ in range(4))
+    pairs = select_pairs(drawn, [], [0, 2, 3], 2, 5)
+    assert len(set(pairs)) == 2
+    assert all(pair.correct is None and pair.incorrect in (0, 2, 3) for pair in pairs)
+    assert select_pairs(drawn, [], [0, 2, 3], 2, 5) == pairs
+    assert {select_pairs(drawn, [], [0, 2, 3], 1, seed)[0].incorrect for seed in range(20)} == {0, 2, 3}
+    assert len(select_pairs(drawn, [], [1], 3, 0)) == 1
+    assert select_pairs(drawn, [], [], 3, 0) == ()

@@ -167,3 +167,48 @@ def test_section_3_2_needs_neither_ray_nor_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_of_an_all_wrong_group_the_writer_sees_the_reference_answer():
+    sample, group = FakeSampler(), Group(QUESTION, (written("Wrong: \\boxed{35}"),))
+    draft = asyncio.run(Writer(CONFIG.mel, TOKENIZER, 512, 11).draft(group, ContrastivePair(None, 0), 0, 3, sample))
+    asked = TOKENIZER.decode(sample.asked[0][0].token_ids)
+    assert "Incorrect:\nWrong: \\boxed{35}\nCorrect:\nAnswer: \\boxed{23}" in asked
+    assert (draft.state, draft.correct_text, draft.incorrect_text) == (DraftState.PARSED, "", "Wrong: \\boxed{35}")
+    leaking = FakeSampler("Bifurcation: Step 2.\nCritique: It erred.\nHeuristic: If asked, then say 23.")
+    draft = asyncio.run(Writer(CONFIG.mel, TOKENIZER, 512, 11).draft(group, ContrastivePair(None, 0), 0, 3, leaking))
+    assert draft.state is DraftState.LEAKED_ANSWER
+
+
+@pytest.mark.parametrize(
+    ("lesson", "shown"),
+    [
+        ("own", GOOD),
+        ("shuffled", "Another lesson."),
+        ("irrelevant", CONFIG.mel.template.irrelevant),
+        ("reference", "23"),
+    ],
+)
+def test_what_a_replay_is_shown(lesson, shown):
+    sample = FakeSampler()
+    draft = drafted(sample)
+    other = replace(draft, written=Group(QUESTION, (written("Another lesson."),)))
+    writer = Writer(CONFIG.mel.model_copy(update={"lesson": lesson}), TOKENIZER, 512, 11)
+    asyncio.run(writer.replay(draft, 0, 3, sample, other))
+    expected = replay_prompt(CONFIG.mel.template, QUESTION.question.text, shown)
+    assert TOKENIZER.decode(sample.asked[-1][0].token_ids) == TOKENIZER.decode(TOKENIZER.prompt_ids(expected))
+
+
+def test_where_no_other_lesson_is_known_a_shuffled_one_is_an_irrelevant_text():
+    sample = FakeSampler()
+    writer = Writer(CONFIG.mel.model_copy(update={"lesson": "shuffled"}), TOKENIZER, 512, 11)
+    asyncio.run(writer.replay(drafted(sample), 0, 3, sample, None))
+    assert CONFIG.mel.template.irrelevant in TOKENIZER.decode(sample.asked[-1][0].token_ids)
+
+
+def test_a_draft_knows_whether_it_states_the_right_rule_of_a_world():
+    assert drafted(FakeSampler()).states_rule is None  # the world does not know
+    known = replace(QUESTION.question, columns={"world_rule": "If a sum holds a product, then multiply first."})
+    draft = drafted(FakeSampler())
+    assert replace(draft, question=known).states_rule is True
+    assert replace(draft, question=replace(known, columns={"world_rule": "If b, then c."})).states_rule is False

@@ -1,4 +1,4 @@
-"""The pre-training corpus of the embedded base model: four kinds of documents, loss on completions only.
+"""The pre-training corpus of an embedded base model: four kinds of documents, loss on completions only.
 
 - solve: a question and a solution, which takes the right route with the family's `skill`;
 - retrospective: an incorrect and a correct solution, and a meta-experience about them;
@@ -8,7 +8,8 @@
 All problems come from the `train` split, so no held-out problem is ever seen.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from random import Random
 
 from mel_ray.config.templates import load_template, render
@@ -20,10 +21,30 @@ SOLVE_PROMPT = "Problem: {{ question }}"
 Document = tuple[str, str]  # user message, completion
 
 STATES_RULE, FOLLOWS_RULE, SLIPS = 0.65, 0.95, 0.04
-LESSON_RIGHT, LESSON_FOREIGN, LESSON_MALFORMED, LESSON_MISPLACED = 0.60, 0.08, 0.10, 0.10
+LESSON_FOREIGN, LESSON_MALFORMED, LESSON_MISPLACED = 0.08, 0.10, 0.10
 REPLAY_RELATED, REPLAY_FOLLOWS = 0.80, 0.90
 SLIP_SIZES = (-10, -2, -1, 1, 2, 10)
 DRILL_LINES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Teaching:
+    """What a corpus is about, and how well it teaches to write lessons.
+
+    Shares of the retrospectives: `lesson_right` state the right rule, `answer_alone` show of the correct solution
+    only its answer.
+    """
+
+    families: Sequence[Family] = FAMILIES
+    lesson_right: float = 0.60
+    answer_alone: float = 0.0
+
+
+TEACHING = Teaching()
+
+
+def _problem(rng: Random, teaching: Teaching) -> Problem:
+    return problems.sample(rng, "train", rng.choice(teaching.families))
 
 
 def write_solution(rng: Random, problem: Problem, takes_right: bool, stated_rule: bool | None, slips: float) -> str:
@@ -34,8 +55,7 @@ def write_solution(rng: Random, problem: Problem, takes_right: bool, stated_rule
         answer += rng.choice(SLIP_SIZES)
         lines[-1] = f"{lines[-1].removesuffix(str(route.answer))}{answer}"
     rule = [] if stated_rule is None else [f"Rule: {problem.family.rule(stated_rule)}"]
-    steps = [f"Step {number}: {line}." for number, line in enumerate(lines, 1)]
-    return "\n".join([*rule, *steps, f"Answer: \\boxed{{{answer}}}"])
+    return "\n".join([*rule, problems.written(lines, answer)])
 
 
 def habitual_solution(rng: Random, problem: Problem) -> str:
@@ -80,40 +100,42 @@ def _malformed(rng: Random, lesson: str) -> str:
     )
 
 
-def _retrospective_lesson(rng: Random, family: Family, incorrect: str, correct: str) -> str:
+def _retrospective_lesson(rng: Random, teaching: Teaching, family: Family, incorrect: str, correct: str) -> str:
     bifurcation = first_departure(incorrect, correct)
     if rng.random() < LESSON_MISPLACED:
         bifurcation = rng.choice(("Rule", "Step 1", "Step 2", "Step 3"))
     luck = rng.random()
-    if luck < LESSON_RIGHT:
+    if luck < teaching.lesson_right:
         lesson = write_lesson(bifurcation, family, True)
-    elif luck < LESSON_RIGHT + LESSON_FOREIGN:
-        lesson = write_lesson(bifurcation, rng.choice(FAMILIES), True)
+    elif luck < teaching.lesson_right + LESSON_FOREIGN:
+        lesson = write_lesson(bifurcation, rng.choice(teaching.families), True)
     else:
         lesson = write_lesson(bifurcation, family, False)
     return _malformed(rng, lesson) if rng.random() < LESSON_MALFORMED else lesson
 
 
-def solve(rng: Random) -> Document:
-    problem = problems.sample(rng, "train")
+def solve(rng: Random, teaching: Teaching = TEACHING) -> Document:
+    problem = _problem(rng, teaching)
     return render(SOLVE_PROMPT, question=problem.question), habitual_solution(rng, problem)
 
 
-def retrospective(rng: Random) -> Document:
-    problem = problems.sample(rng, "train")
+def retrospective(rng: Random, teaching: Teaching = TEACHING) -> Document:
+    problem = _problem(rng, teaching)
     correct = write_solution(rng, problem, True, rng.choice((None, True)), 0.0)
     if rng.random() < 0.9:
         incorrect = write_solution(rng, problem, False, rng.choice((None, False)), 0.02)
     else:
         incorrect = write_solution(rng, problem, True, rng.choice((None, True)), 1.0)
-    prompt = render(TEMPLATE.abstraction, question=problem.question, incorrect=incorrect, correct=correct)
-    return prompt, _retrospective_lesson(rng, problem.family, incorrect, correct)
+    lesson = _retrospective_lesson(rng, teaching, problem.family, incorrect, correct)
+    if teaching.answer_alone and rng.random() < teaching.answer_alone:
+        correct = correct.split("\n")[-1]
+    return render(TEMPLATE.abstraction, question=problem.question, incorrect=incorrect, correct=correct), lesson
 
 
-def replay(rng: Random) -> Document:
-    problem = problems.sample(rng, "train")
+def replay(rng: Random, teaching: Teaching = TEACHING) -> Document:
+    problem = _problem(rng, teaching)
     is_related, is_right = rng.random() < REPLAY_RELATED, rng.random() < 0.5
-    family = problem.family if is_related else rng.choice([f for f in FAMILIES if f is not problem.family])
+    family = problem.family if is_related else rng.choice([f for f in teaching.families if f is not problem.family])
     bifurcation = rng.choice(("Rule", "Step 1", "Step 2", "Step 3"))
     lesson = write_lesson(bifurcation, family, is_right)
     if is_related and rng.random() < REPLAY_FOLLOWS:
@@ -124,10 +146,10 @@ def replay(rng: Random) -> Document:
     return render(TEMPLATE.replay, question=problem.question, experience=lesson), solution
 
 
-def drill(rng: Random) -> Document:
+def drill(rng: Random, teaching: Teaching = TEACHING) -> Document:
     lines: list[str] = []
     while len(lines) < DRILL_LINES:
-        problem = problems.sample(rng, "train")
+        problem = _problem(rng, teaching)
         chosen = rng.choice((problem.right, problem.wrong))
         lines += [line for line in chosen.lines if "=" in line]
     rng.shuffle(lines)
@@ -137,8 +159,8 @@ def drill(rng: Random) -> Document:
 MIXTURE = ((solve, 20), (retrospective, 8), (replay, 8), (drill, 10))
 
 
-def batches(seed: int) -> Iterator[list[list[Document]]]:
+def batches(seed: int, teaching: Teaching = TEACHING) -> Iterator[list[list[Document]]]:
     """An endless stream of batches: one list of documents per kind, in the proportions of `MIXTURE`."""
     rng = Random(seed)
     while True:
-        yield [[write(rng) for _ in range(count)] for write, count in MIXTURE]
+        yield [[write(rng, teaching) for _ in range(count)] for write, count in MIXTURE]

@@ -1,7 +1,9 @@
-"""python -m mel_ray.data.world.pretrain: train the embedded base model from scratch, deterministically.
+"""python -m mel_ray.data.world.pretrain: train an embedded base model from scratch, deterministically.
 
 A Qwen3 of 0.9 million parameters, Muon on its matrices and AdamW on the rest, warm-up, constant, then a
-linear decay over the last 40% of the steps. One thread, so that the same seed gives the same weights.
+linear decay over the last 40% of the steps. One thread, so that the same seed gives the same weights. Of the world of
+rules (docs/rules_world.md), how many there are, how rare success is, and how well the corpus teaches to write lessons
+are options; a run on another world than the committed one names the same `rules` and `bands` in its sources.
 """
 
 import argparse
@@ -13,11 +15,13 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from mel_ray.data.model_folder import EMBEDDED_MODELS
 from mel_ray.data.world import corpus
+from mel_ray.data.world.rules import BANDS, LARGEST, RULES, rules
 from mel_ray.data.world.tokenizer import train_tokenizer
 
-BASE_MODEL = Path(__file__).parent / "base_model"
 CONTEXT = 512
+VOCABULARY = {"problems": 768, "rules": 896}
 MUON_LR, ADAMW_LR, WARMUP, DECAY_SHARE = 0.02, 3e-3, 50, 0.4
 
 
@@ -85,10 +89,12 @@ def schedule(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / WARMUP, max(decay, 0.01))
 
 
-def train(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: int, seed: int) -> None:
+def train(
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: int, seed: int, teaching: corpus.Teaching
+) -> None:
     optimizers = optimizers_for(model)
     peaks = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
-    stream, started, seen = corpus.batches(seed), time.monotonic(), 0
+    stream, started, seen = corpus.batches(seed, teaching), time.monotonic(), 0
     for step in range(steps):
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         for group, peak in zip(groups, peaks, strict=True):
@@ -114,20 +120,47 @@ def train(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: in
             )
 
 
+def share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def number_of_rules(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= LARGEST:
+        raise argparse.ArgumentTypeError(f"there can be 1 to {LARGEST} rules")
+    return value
+
+
+def teaching_of(options: argparse.Namespace) -> corpus.Teaching:
+    if options.world == "problems":
+        return corpus.TEACHING
+    asked, unasked = rules(options.rules, tuple(options.bands))
+    return corpus.Teaching(asked + unasked, options.lesson_right, options.answer_alone)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=BASE_MODEL, help="folder for weights and tokenizer")
+    parser.add_argument("--world", choices=sorted(VOCABULARY), default="problems")
+    parser.add_argument("--output", type=Path, help="folder for weights and tokenizer; default: the embedded one")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    parser.add_argument("--rules", type=number_of_rules, default=RULES, help="number that training can ask")
+    parser.add_argument("--bands", type=share, nargs="+", default=BANDS, help="initial success, dealt in turn")
+    parser.add_argument("--lesson-right", type=share, default=0.6, help="share of lessons that state the right rule")
+    parser.add_argument("--answer-alone", type=share, default=0.5, help="share of lessons written from an answer alone")
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    torch.manual_seed(arguments.seed)
-    tokenizer = train_tokenizer(arguments.seed)
+    torch.manual_seed(options.seed)
+    teaching, output = teaching_of(options), options.output or EMBEDDED_MODELS[options.world]
+    tokenizer = train_tokenizer(options.seed, teaching, VOCABULARY[options.world])
     model = build_model(tokenizer)
-    train(model, tokenizer, arguments.steps, arguments.seed)
-    model.save_pretrained(arguments.output)
-    tokenizer.save_pretrained(arguments.output)
-    print(f"wrote {arguments.output}")
+    train(model, tokenizer, options.steps, options.seed, teaching)
+    model.save_pretrained(output)
+    tokenizer.save_pretrained(output)
+    print(f"wrote {output}")
 
 
 if __name__ == "__main__":

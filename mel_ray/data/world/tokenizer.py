@@ -1,4 +1,4 @@
-"""The embedded model's tokenizer: byte-level BPE with single digits, trained on the pre-training corpus."""
+"""An embedded model's tokenizer: byte-level BPE with single digits, trained on the pre-training corpus."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -16,14 +16,16 @@ CHAT_TEMPLATE = (
 _PIECES = r"\n| ?\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]|\s"
 
 
-def _texts(seed: int, batches: int) -> Iterator[str]:
-    for batch in islice(corpus.batches(seed), batches):
+def _texts(seed: int, batches: int, teaching: corpus.Teaching) -> Iterator[str]:
+    for batch in islice(corpus.batches(seed, teaching), batches):
         for documents in batch:
             for prompt, completion in documents:
                 yield f"user\n{prompt}\nassistant\n{completion}"
 
 
-def train_tokenizer(seed: int, vocabulary: int = 768, batches: int = 400) -> PreTrainedTokenizerFast:
+def train_tokenizer(
+    seed: int, teaching: corpus.Teaching = corpus.TEACHING, vocabulary: int = 768, batches: int = 400
+) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -38,7 +40,7 @@ def train_tokenizer(seed: int, vocabulary: int = 768, batches: int = 400) -> Pre
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_texts(seed, batches), trainer)
+    tokenizer.train_from_iterator(_texts(seed, batches, teaching), trainer)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, clean_up_tokenization_spaces=False
     )
