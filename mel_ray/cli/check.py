@@ -10,7 +10,7 @@ from mel_ray.config.hours import hours_text
 from mel_ray.config.load import compose_config, continued_config, names_group
 from mel_ray.config.memory_estimate import GB, find_memory_problems, find_shadow_problems, memory_text
 from mel_ray.config.plan import make_plan, this_machine
-from mel_ray.config.schema import AlgorithmConfig, Config, RewardConfig
+from mel_ray.config.schema import AlgorithmConfig, Config, MelConfig, RewardConfig
 from mel_ray.data.chat import ChatTokenizer
 from mel_ray.data.model_size import size_of_model
 from mel_ray.data.prepare import Prepared, prepare
@@ -124,6 +124,27 @@ def check(arguments: Sequence[str]) -> None:
     print("no problems found")
 
 
+_WRITTEN = {"mixed": "a mixed group", "wrong": "an all-wrong group", "both": "a mixed or all-wrong group"}
+
+
+def experience_text(mel: MelConfig) -> str:
+    parts = [
+        f"weight {mel.weight:g}",
+        f"{counted(mel.pairs_per_group, 'pair')} {_WRITTEN[mel.write]}",
+        counted(mel.replays, "replay"),
+        f"template {mel.template.name}",
+    ]
+    if mel.keep == "gain":
+        parts.append(f"kept by a gain above {mel.min_gain:g}")
+    if mel.credit:
+        parts.append(f"credit {' and '.join(mel.credit)}")
+    if "augment" in mel.credit:
+        parts.append(f"correction {mel.correction}")
+    if mel.lesson != "own":
+        parts.append(f"control: replays are shown the {mel.lesson} text")
+    return ", ".join(parts)
+
+
 def plan_text(config: Config) -> str:
     """Pools, resources and batch arithmetic."""
     plan, rollout, mel = make_plan(config), config.rollout, config.mel
@@ -142,12 +163,7 @@ def plan_text(config: Config) -> str:
     )
     lines.append(algorithm_text(config.algorithm))
     lines.append(reward_text(config.reward))
-    lines.append(
-        f"meta-experience: weight {mel.weight:g}, {counted(mel.pairs_per_group, 'pair')} a mixed group, "
-        f"{counted(mel.replays, 'replay')}, template {mel.template.name}"
-        if mel.enabled
-        else "meta-experience: off"
-    )
+    lines.append(f"meta-experience: {experience_text(mel) if mel.enabled else 'off'}")
     lines.append(f"context: {counted(config.model.max_context, 'token')}; learning rate {config.algorithm.lr:g}")
     lines.append(driver_text(config))
     return "\n".join(lines)

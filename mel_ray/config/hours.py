@@ -11,7 +11,7 @@ from mel_ray.config.schema import Config
 from mel_ray.config.templates import CONF_DIR
 
 USED = (0.25, 0.75)  # of the token limits, from the shortest to the longest guess
-MIXED = 0.5  # share of questions that lead to meta-experience
+GROUPS = {"none": 0.0, "mixed": 0.5, "wrong": 0.25, "both": 0.75}  # assumed shares of questions
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,10 @@ def tokens_a_step(config: Config) -> float:
     """Sampled tokens if every sequence had its full length."""
     rollout, mel = config.rollout, config.mel
     tokens = rollout.prompts_per_step * rollout.group_size * rollout.max_tokens
+    again = rollout.resample_size or rollout.group_size
+    tokens += int(rollout.prompts_per_step * GROUPS[rollout.resample] * again * rollout.max_tokens)
     if mel.enabled:
-        pairs = rollout.prompts_per_step * MIXED * mel.pairs_per_group
+        pairs = rollout.prompts_per_step * GROUPS[mel.write] * mel.pairs_per_group
         tokens += int(pairs * (mel.max_tokens + mel.replays * mel.replay_max_tokens))
     return float(tokens)
 

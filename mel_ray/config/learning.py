@@ -180,8 +180,9 @@ class MelConfig(Section):
         BeforeValidator(_one_or_several),
         MustBe("augment, hint, or a list of both"),
     ] = ()
-    """What lessons do in addition to the NLL (beyond the paper): with augment their replays join the question's group and are
-    trained on the bare question; with hint the change of each token's logprob under the lesson joins its advantage."""
+    """What lessons do in addition to the NLL (beyond the paper): with augment their replays join the question's group
+    and are trained on the bare question; with hint the change of each token's logprob under the lesson joins its
+    advantage."""
     hint: HintConfig = HintConfig()
     contrast: Literal["none", "wrong_lesson"] = "none"
     """With credit=hint: subtract the same under a lesson of the question that failed its replay, where there is one."""

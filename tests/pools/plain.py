@@ -12,7 +12,8 @@ from mel_ray.records.row import Row, RowKind, rows_of_group
 from mel_ray.records.step import LossSettings
 from mel_ray.records.trajectory import FinishReason, Group, Prompt, Trajectory
 
-PROMPT = 6
+PROMPT, OTHER = 6, "other"  # tokens of the prompt; the name of another context
+OTHER_PROMPT = Prompt(Question("q with a lesson", Truth("a")), np.random.default_rng(9).integers(3, 700, 9))
 
 
 def sequences(seed: int = 0, count: int = 9) -> tuple[Group, list[Row]]:
@@ -36,6 +37,27 @@ def sequences(seed: int = 0, count: int = 9) -> tuple[Group, list[Row]]:
     return group, rows
 
 
+def with_guided(rows: list[Row]) -> list[Row]:
+    """Three of the attempts are replays, trained as answers to another prompt than the one they were sampled from."""
+    guided = {row.index for row in by_kind(rows)[0][:3]}
+    context = {"kind": RowKind.REPLAY, "is_guided": True, "context": OTHER, "prompt_tokens": 9}
+    return [replace(row, **context) if row.index in guided else row for row in rows]
+
+
+def with_lesson(rows: list[Row]) -> list[Row]:
+    """The same with a proven draft, whose replays have the other prompt."""
+    replay = replace(rows[0], ref=OTHER, prompt_tokens=9)
+    draft = replace(rows[0], kind=RowKind.DRAFT, ref="draft", replays=(replay,), is_proven=True, lends_credit=True)
+    return [*by_kind(rows)[0], draft]
+
+
+def hint_credit(model, group: Group, row: Row) -> torch.Tensor:
+    """Advantage of each token of an attempt, and what the other prompt makes of it."""
+    with torch.no_grad():
+        bare, hinted = (logprobs_and_entropy(model, group, replace(row, context=c))[0] for c in (None, OTHER))
+    return row.credit + torch.tanh(hinted - bare)
+
+
 def by_kind(rows: list[Row]) -> tuple[list[Row], list[Row]]:
     """Attempts and lessons."""
     return [row for row in rows if not row.is_lesson], [row for row in rows if row.is_lesson]
@@ -50,9 +72,10 @@ def load(folder: Path = EMBEDDED) -> torch.nn.Module:
 def logprobs_and_entropy(model, group: Group, row: Row) -> tuple[torch.Tensor, torch.Tensor]:
     """Of its trained tokens."""
     completion = group.trajectories[row.index].token_ids
-    ids = torch.tensor(np.concatenate([group.prompt.token_ids, completion]).astype("int64"))[None]
-    full = torch.log_softmax(model(ids).logits[0, PROMPT - 1 : -1], -1)[slice(*(row.span or (None,)))]
-    targets = ids[0, PROMPT:][slice(*(row.span or (None,)))]
+    context = (OTHER_PROMPT if row.context == OTHER else group.prompt).token_ids
+    ids = torch.tensor(np.concatenate([context, completion]).astype("int64"))[None]
+    full = torch.log_softmax(model(ids).logits[0, len(context) - 1 : -1], -1)[slice(*(row.span or (None,)))]
+    targets = ids[0, len(context) :][slice(*(row.span or (None,)))]
     return full.gather(-1, targets[:, None])[:, 0], -(full.exp() * full).sum(-1)
 
 
@@ -103,6 +126,9 @@ def sequence_loss(model, initial, group: Group, row: Row, loss: LossSettings, ol
         is_dropped = (weight > loss.importance_cap) | (weight < (loss.importance_floor or 0.0))
         weight = weight.clamp(max=loss.importance_cap)
         objective = objective * torch.where(is_dropped & (loss.importance_mode == "mask"), 0.0, weight)
+    if row.is_guided and loss.guided_correction != "none":
+        weight = (logprobs.detach() - sampled).exp()
+        objective = objective * (weight.clamp(max=loss.guided_cap) if loss.guided_correction == "capped" else weight)
     if loss.kl_coefficient:
         difference = logprobs - all_logprobs(initial, group, [row])[row.index]
         kl = {"k1": difference, "k2": difference**2 / 2, "k3": torch.exp(-difference) - 1 + difference}

@@ -30,6 +30,9 @@ LOSSES = {
     "kl in the return": LossSettings(kl_estimator="k1", needs_reference=True),
     "rft": LossSettings("logprob"),
     "ratio to the sampled": LossSettings(denominator="sampled"),
+    "guided": LossSettings(),
+    "guided, ratio": LossSettings(guided_correction="ratio"),
+    "guided, capped": LossSettings(guided_correction="capped", guided_cap=0.5),
     "icepop": LossSettings(importance_cap=2.0, importance_floor=0.5, importance_mode="mask"),
 }
 
@@ -45,7 +48,16 @@ def outcomes(ray_session, tmp_path_factory):
     """What came of the same updates for every key."""
     group, bare = plain.sequences()
     ref = ray_session.put(group)
-    rows = [replace(row, ref=ref) for row in bare]
+    other = ray_session.put(replace(group, prompt=plain.OTHER_PROMPT))
+    refs = {plain.OTHER: other, None: None}
+
+    def stored(row):
+        replays = tuple(replace(replay, ref=other) for replay in row.replays)
+        return replace(row, ref=ref, context=refs[row.context], replays=replays)
+
+    rows = [stored(row) for row in bare]
+    guided = [stored(row) for row in plain.with_guided(bare)]
+    with_lesson = [stored(row) for row in plain.with_lesson(bare)]
     attempts, lessons = plain.by_kind(rows)
 
     async def run(ranks: int, budget: int):
@@ -53,7 +65,7 @@ def outcomes(ray_session, tmp_path_factory):
         config = compose_config([
             f"cluster.policy.ranks={ranks}", f"cluster.policy.logprob_chunk={chunk}", "cluster.policy.threads=1",
             f"algorithm.max_grad_norm={MAX_NORM}", f"algorithm.kl.coefficient={PENALTY}", "algorithm.kl.where=return",
-            "algorithm.kl.estimator=k1", "mel.reptile.every=1",
+            "algorithm.kl.estimator=k1", "mel.reptile.every=1", "mel.credit=hint",
         ])  # fmt: skip
         folder = tmp_path_factory.mktemp(f"r{ranks}b{budget}")
         settings, plan = PolicySettings.of(config, EMBEDDED), make_plan(config).pool("policy")
@@ -95,12 +107,15 @@ def outcomes(ray_session, tmp_path_factory):
             found["after one"] = await weights("export")
             for name, loss in LOSSES.items():
                 chosen = await with_penalty() if name == "kl in the return" else rows
+                chosen = guided if name.startswith("guided") else chosen
                 found[name] = await train(step(chosen), lr=0.0, loss=loss)
             sampled = LossSettings(denominator="sampled")
             found["stale"] = await train(step(attempts[:3]), step(attempts[3:]), lr=0.0, loss=sampled, version=2)
             shards, begin = split(rows, ranks, budget)
             found["split"] = await train(OptimizerStep(shards, begin), lr=0.0)
             found["balanced"] = await train(OptimizerStep(shards, begin, balance=0.3), lr=0.0)
+            hinted = await learner._with_hints(with_lesson, 1)
+            found["hints"] = {row.index: torch.as_tensor(row.credit) for row in plain.by_kind(hinted)[0]}
             found["scores"] = [await score(of_reference) for of_reference in (False, True)]
             await policy.load(folder / "checkpoint")
             found["second"] = await train(step())
@@ -159,11 +174,26 @@ def test_every_term_of_the_loss_equals_a_plain_reference(outcomes, initial, trai
     group, rows = plain.sequences()
     if name == "kl in the return":
         rows = plain.with_kl_in_the_return(trained, initial, group, rows, PENALTY)
+    if name.startswith("guided"):
+        rows = plain.with_guided(rows)
     value, gradient = plain.gradients(trained, initial, group, rows, LOSSES[name])
     found = outcomes[key][name].metrics
     assert found["loss/joint"] == pytest.approx(value, rel=1e-4, abs=1e-5)
     assert found["policy/grad_norm"] == pytest.approx(plain.norm(gradient), rel=2e-3)
     assert (found["policy/reference_kl"] != 0) == LOSSES[name].needs_reference
+    assert ("guide/ratio_mean" in found) == name.startswith("guided")
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_lesson_conditioned_credit_equals_a_plain_reference(outcomes, trained, key):
+    group, rows = plain.sequences()
+    attempts, _ = plain.by_kind(rows)
+    found = outcomes[key]["hints"]
+    assert set(found) == {row.index for row in attempts}
+    for row in attempts:
+        expected = plain.hint_credit(trained, group, row)
+        torch.testing.assert_close(found[row.index].float(), expected.float(), rtol=0, atol=1e-3)
+        assert float((expected - row.credit).abs().max()) > 0.01
 
 
 @pytest.mark.parametrize("key", KEYS)
