@@ -26,6 +26,7 @@ from mel_ray.driver.learner import Learner
 from mel_ray.driver.loop import Loop
 from mel_ray.driver.order import AsItComes, Order
 from mel_ray.driver.state import RunState
+from mel_ray.mel.book import Book
 from mel_ray.mel.memory import Memory
 from mel_ray.policy.batch import rows_in
 from mel_ray.records.experience import DraftState
@@ -342,7 +343,13 @@ class Simulation:
         explorer = self.explorer_type(config, self.rollout, self.rewards, self.experience, order)
         batches = Batches(explorer.explore, self.data, config, self.waiting)
         buffer = Buffer(batches, config.driver.capacity, config.run.steps, order.closed)
-        learner = Learner(config, self.policy, Memory(memory.size, memory.max_age, 0, Store()), self.archive or Rows())
+        learner = Learner(
+            config,
+            self.policy,
+            Memory(memory.size, memory.max_age, 0, Store()),
+            self.archive or Rows(),
+            Book(config.mel, Store()),
+        )
         publisher = SimulatedPublisher(self.pool, self.rates, config)
         state = self.state or RunState()
         engines = AllEngines([self.pool])

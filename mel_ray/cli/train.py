@@ -23,6 +23,7 @@ from mel_ray.config.schema import Config
 from mel_ray.driver.batches import Waiting
 from mel_ray.driver.loop import Stopped
 from mel_ray.driver.state import RunState
+from mel_ray.mel.book import read_book
 from mel_ray.mel.memory import StoredLessons
 from mel_ray.records.problem import ConfigError, Problem, counted
 from mel_ray.run.atomic import write_atomically
@@ -87,12 +88,13 @@ def read_waiting(checkpoint: Path | None, config: Config, state: RunState) -> Wa
 def check_lessons(checkpoint: Path | None, config: Config) -> None:
     """
     Raises:
-        ConfigError: the memory of past lessons is damaged.
+        ConfigError: the memory of past lessons, or the book of those that travel, is damaged.
     """
     if checkpoint is None:
         return
     try:
         StoredLessons.read(checkpoint)
+        read_book(checkpoint)
     except (OSError, ValueError) as error:
         raise ConfigError([_damaged(checkpoint, config, error)]) from error
 

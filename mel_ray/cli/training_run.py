@@ -154,19 +154,20 @@ class TrainingRun:
         )
         loop = make_loop(config, pools, self._prepared.prompts.prompts, archive, state, ahead)
         loop.stopping, self._loop = self._stopping, loop
-        memory = loop.learner.memory
+        memory, book = loop.learner.memory, loop.learner.book
         if isinstance(origin, Kept):
-            memory.entries = list(origin.lessons)
+            memory.entries, book.entries = list(origin.lessons), list(origin.book)
         elif origin is not None:
             await memory.load(origin)
+            await book.load(origin)
         explored = WaitingBatches(loop.buffer.batches, loop.data, state, pools.store)
         self._checkpoints = checkpoints = Checkpoints(
-            folder.checkpoints, config.checkpoint, [memory, explored], pools.policy, loop.buffer.batches.forget,
+            folder.checkpoints, config.checkpoint, [memory, book, explored], pools.policy, loop.buffer.batches.forget,
             self._not_saved,
         )  # fmt: skip
         if config.checkpoint.shadow:
             kept = self._shadow.kept if self._shadow else None
-            self._shadow = Shadow(pools.policy, memory, self._not_saved, kept)
+            self._shadow = Shadow(pools.policy, memory, book, self._not_saved, kept)
         journals = RunJournals(folder, pools.store)
         benchmarks, shadow = self._prepared.benchmarks, self._shadow
         watch = Watch(state, pools.evaluator, benchmarks, journals, checkpoints, self._sinks, shadow)

@@ -1,11 +1,11 @@
 """Everything that can be known to be wrong before anything starts, each with its remedy."""
 
-import re
 from collections.abc import Iterator
 from importlib.util import find_spec
 
 from mel_ray.config.cluster import ClusterConfig, PolicyPoolConfig
 from mel_ray.config.driving_checks import find_driving_problems
+from mel_ray.config.mel_checks import find_mel_problems
 from mel_ray.config.plan import Machine, least, make_plan
 from mel_ray.config.schema import AlgorithmConfig, Config, SourceConfig
 from mel_ray.config.section import algorithms, transports
@@ -26,7 +26,7 @@ def find_problems(config: Config) -> list[Problem]:
         *_reward(config),
         *_algorithm(config),
         *context_problems(config),
-        *_mel(config),
+        *find_mel_problems(config),
         *_prompts(config),
         *find_driving_problems(config),
         *find_source_problems(config.data),
@@ -173,58 +173,6 @@ def context_problems(config: Config) -> Iterator[Problem]:
             f"model.max_context={context}",
             "lower it or raise model.max_context",
         )
-
-
-_TEMPLATE_FIELDS = {
-    "abstraction": ("question", "incorrect", "correct"),
-    "abstraction_from_answer": ("question", "incorrect", "answer"),
-    "replay": ("question", "experience"),
-}
-
-
-def _mel(config: Config) -> Iterator[Problem]:
-    mel = config.mel
-    if mel.sections == "heuristics" and mel.target == "replay":
-        yield Problem("mel.sections", "heuristics", "a replay has no sections", "use all, or mel.target=experience")
-    if mel.enabled and mel.weight == 0 and not mel.credit:
-        yield Problem("mel.weight", 0, "meta-experiences would be made and not learned", "use mel.enabled=false")
-    if mel.correction != "none" and "augment" not in mel.credit:
-        why = "no replay is trained, so there is nothing to correct"
-        yield Problem("mel.correction", mel.correction, why, "set mel.credit=augment")
-    if mel.enabled and mel.lesson != "own" and mel.weight:
-        why = "a replay that was shown something else proves nothing about the meta-experience that would be trained"
-        yield Problem("mel.lesson", mel.lesson, why, "set mel.weight=0 and mel.credit=augment")
-    if mel.contrast != "none" and "hint" not in mel.credit:
-        why = "no lesson gives a token credit, so there is nothing to subtract from"
-        yield Problem("mel.contrast", mel.contrast, why, "set mel.credit=hint")
-    if mel.contrast != "none" and mel.pairs_per_group < 2:
-        why = "a question has one lesson, so there is no other that failed"
-        yield Problem("mel.contrast", mel.contrast, why, "raise mel.pairs_per_group")
-    if mel.min_gain and mel.keep != "gain":
-        yield Problem("mel.min_gain", mel.min_gain, "only a gain is held against it", "set mel.keep=gain")
-    if mel.write != "mixed" and mel.template.abstraction_from_answer is None:
-        why = f"the template {mel.template.name} has no prompt for a group without a correct solution"
-        yield Problem("mel.write", mel.write, why, "give it mel.template.abstraction_from_answer, or write=mixed")
-    if mel.min_correct_replays > mel.replays:
-        yield Problem(
-            "mel.min_correct_replays",
-            mel.min_correct_replays,
-            f"there are only mel.replays={mel.replays}",
-            "lower it or raise mel.replays",
-        )
-    for name, fields in _TEMPLATE_FIELDS.items():
-        prompt = getattr(mel.template, name)
-        if prompt is not None and (malformed := template_problem(prompt, *fields)):
-            yield Problem(f"mel.template.{name}", None, malformed, f"use only {', '.join(fields)}")
-    for name in ("heuristic_pattern", "bifurcation_pattern"):
-        pattern = getattr(mel.template, name)
-        try:
-            re.compile(pattern or "")
-        except re.error as error:
-            yield Problem(f"mel.template.{name}", pattern, f"not a regular expression: {error}")
-    fed = {field for section in mel.template.sections for field in section.fields}
-    for missing in {"bifurcation", "critique", "heuristics"} - fed:
-        yield Problem("mel.template.sections", None, f"no section feeds '{missing}'", "add it to a section's fields")
 
 
 def _prompts(config: Config) -> Iterator[Problem]:

@@ -131,6 +131,20 @@ class ReptileConfig(Section):
     """Fraction of the way from the slow weights to the current ones."""
 
 
+class RetrievalConfig(Section):
+    """Lessons that travel (beyond the paper): for an all-wrong group, the best lesson of another question is replayed;
+    if it passes, it serves as the question's own would."""
+
+    method: Literal["none", "bm25", "embedding"] = "none"
+    """How a lesson is found: by words (bm25), by an embedding model, or not at all."""
+    size: int = Field(400, ge=1)
+    """Number of lessons to choose from, the latest."""
+    min_score: float = Field(0.0, ge=0.0)
+    """How much alike a lesson and a question have to be, on the method's scale."""
+    model: str | None = None
+    """With embedding: folder or hub id of an encoder, whose mean hidden states are compared."""
+
+
 class HintConfig(Section):
     """With mel.credit=hint: what a lesson adds to the credit of each token of its question's attempts."""
 
@@ -194,6 +208,7 @@ class MelConfig(Section):
     lesson: Literal["own", "shuffled", "irrelevant", "reference"] = "own"
     """What a replay is shown: the meta-experience, or as a control that of another question of an earlier step, a text
     without use, or the reference answer."""
+    retrieval: RetrievalConfig = RetrievalConfig()
     normalisation: Literal["experience", "question"] = "experience"
     """Average the NLL over all meta-experiences (Eq. 7), or over each question's and then over the questions."""
     sections: Literal["all", "heuristics"] = "all"

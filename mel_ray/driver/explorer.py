@@ -14,7 +14,7 @@ from mel_ray.mel.book import Book
 from mel_ray.mel.guidance import joining
 from mel_ray.mel.hint import lending
 from mel_ray.mel.replay import prove
-from mel_ray.records.incident import Poison
+from mel_ray.records.incident import LostRecords, Poison
 from mel_ray.records.ledger import DraftFate
 from mel_ray.records.ports import Experience, Rewards, Rollout, Turn
 from mel_ray.records.row import Explored, Row, RowKind, is_all_wrong, is_mixed, success_rate
@@ -35,13 +35,13 @@ class Explorer:
 
     def __init__(
         self, cfg: Config, rollout: Rollout, rewards: Rewards, experience: Experience, order: Order | None = None,
-        quarantined: list[str] | None = None,
+        quarantined: list[str] | None = None, book: Book | None = None,
     ) -> None:  # fmt: skip
-        """`quarantined`: gets the ids of questions that ended two actors."""
+        """`quarantined`: gets the ids of questions that ended two actors. `book`: lessons of other questions."""
+        self.book = book
         self.quarantined = [] if quarantined is None else quarantined
         self.cfg, self.order = cfg, order or AsItComes()
         self.rollout, self.rewards, self.experience = rollout, rewards, experience
-        self.book = Book()
         # What to do with a judged group: the drafts of every rule that applies to it.
         groups = GROUPS[cfg.mel.write] if cfg.mel.enabled else ()
         self.follow_ups: list[FollowUp] = [(applies, self.contrast) for applies in groups]
@@ -55,11 +55,13 @@ class Explorer:
                 self.quarantined.append(prompt.question_id)
                 return ()
         judged = await self.rewards.judge(group)  # Eq. 1
-        drafted = [await draft(judged, step) for applies, draft in self.follow_ups if applies(judged)]
+        recalled = await self._recall(prompt, judged, step)
+        is_helped = any(lesson.is_proven for lesson in recalled)
+        rules = [] if is_helped else self.follow_ups
+        drafted = [await draft(judged, step) for applies, draft in rules if applies(judged)]
         more = await self._resample(prompt, judged, step)
         self.order.explored(step, prompt.question_id)
-        drafts = lending([draft for rows in drafted for draft in rows], self.cfg.mel)
-        self.book.add(step, drafts)
+        drafts = lending([*recalled, *(draft for rows in drafted for draft in rows)], self.cfg.mel)
         return (*judged, *drafts, *joining(judged, drafts, self.cfg.mel), *more)
 
     async def _resample(self, prompt: Prompt, judged: Sequence[Row], step: int) -> tuple[Row, ...]:
@@ -75,6 +77,23 @@ class Explorer:
                 return ()
         return tuple(replace(row, kind=RowKind.RESAMPLED) for row in await self.rewards.judge(group))
 
+    async def _recall(self, prompt: Prompt, judged: Sequence[Row], step: int) -> tuple[Row, ...]:
+        """For an all-wrong group, the best lesson of another question, replayed here."""
+        mel = self.cfg.mel
+        if not mel.enabled or mel.retrieval.method == "none" or self.book is None or not is_all_wrong(judged):
+            return ()
+        found = await asyncio.to_thread(self.book.find, prompt.question_id, prompt.question.text)
+        if found is None:
+            return ()
+        async with self.order.sampling(step, (prompt.question_id, RowKind.RECALLED.value)):
+            try:
+                replays = await self.experience.recall(judged, found.row, step)
+            except (Poison, LostRecords):
+                return ()
+        lesson = replace(found.row, kind=RowKind.RECALLED, question_id=prompt.question_id, age=step - found.step,
+                         states_rule=None)  # fmt: skip
+        return self._proven([lesson], [await self.rewards.judge(replays)], judged) if replays else ()
+
     async def contrast(self, judged: Sequence[Row], step: int) -> tuple[Row, ...]:
         """A group's meta-experiences, and which of them are proven."""
         async with self.order.sampling(step, (judged[0].question_id, "drafts")):
@@ -85,16 +104,20 @@ class Explorer:
         async with asyncio.TaskGroup() as group:
             replays = [group.create_task(self._replay(draft, step)) for draft in drafts]
         drafts, judged_replays = zip(*(one.result() for one in replays), strict=True) if replays else ((), ())
+        return self._proven(drafts, judged_replays, judged)
+
+    def _proven(
+        self, drafts: Sequence[Row], replays: Sequence[Sequence[Row]], judged: Sequence[Row]
+    ) -> tuple[Row, ...]:
         mel = self.cfg.mel
         min_gain = mel.min_gain if mel.keep == "gain" else None
-        return prove(drafts, judged_replays, mel.min_correct_replays, success_rate(judged), min_gain)  # Eq. 6
+        return prove(drafts, replays, mel.min_correct_replays, success_rate(judged), min_gain)  # Eq. 6
 
     def _other(self, draft: Row, step: int) -> Row | None:
-        if self.cfg.mel.lesson != "shuffled":
+        if self.cfg.mel.lesson != "shuffled" or self.book is None:
             return None
-        return self.book.other(
-            step, draft.question_id, derive_seed(self.cfg.run.seed, step, draft.question_id, "other")
-        )
+        seed = derive_seed(self.cfg.run.seed, step, draft.question_id, "other")
+        return self.book.any_other(draft.question_id, seed)
 
     async def _replay(self, draft: Row, step: int) -> tuple[Row, tuple[Row, ...]]:
         if draft.fate is not None:

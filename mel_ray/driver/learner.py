@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mel_ray.config.schema import Config
+from mel_ray.mel.book import Book
 from mel_ray.mel.hint import hint_credit, hints_of
 from mel_ray.mel.lesson import lessons_of
 from mel_ray.mel.memory import Memory
@@ -39,8 +40,9 @@ class Learned:
 
 
 class Learner:
-    def __init__(self, cfg: Config, policy: Policy, memory: Memory, archive: Archive) -> None:
-        self.cfg, self.policy, self.memory, self.archive = cfg, policy, memory, archive
+    def __init__(self, cfg: Config, policy: Policy, memory: Memory, archive: Archive, book: Book) -> None:
+        """`book`: where other questions find the lessons of this one."""
+        self.cfg, self.policy, self.memory, self.archive, self.book = cfg, policy, memory, archive, book
 
     async def learn(self, step: int, explored: Sequence[Explored], version: int = 0) -> Learned:
         """`version`: the weights that the policy has."""
@@ -54,6 +56,7 @@ class Learner:
             await self.archive.record(step, rows, version)  # nothing explored is lost
             raise
         rows = settle_fates(rows, steps, oldest)
+        await self.book.add(step, rows)
         recording = asyncio.create_task(self.archive.record(step, rows, version))
         try:
             update = await self.policy.train(steps, settings)  # Eqs. 7, 9, 10

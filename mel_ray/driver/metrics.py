@@ -8,7 +8,7 @@ from mel_ray.driver.learner import Learned
 from mel_ray.mel.measures import lesson_metrics
 from mel_ray.policy.rows import advantage_spread
 from mel_ray.records.ledger import DraftFate, Ledger, TrajectoryFate
-from mel_ray.records.row import Row, RowKind, attempts, correct, drafts, incorrect
+from mel_ray.records.row import Row, RowKind, attempts, correct, drafts, guides, incorrect
 from mel_ray.records.trajectory import FinishReason
 from mel_ray.records.verdict import Outcome
 
@@ -56,7 +56,7 @@ def step_metrics(learned: Learned, ledger: Ledger, minibatches: int) -> dict[str
     outcomes = Counter(row.verdict.outcome for row in tried if row.verdict)
     rewards = [row.verdict.reward for row in tried if row.verdict and row.verdict.reward is not None]
     lengths = [row.tokens for row in tried]
-    replays = [replay for draft in drafted for replay in draft.replays]
+    replays = [replay for draft in guides(learned.rows) for replay in draft.replays]
     replay_rewards = [row.verdict.reward for row in replays if row.verdict and row.verdict.reward is not None]
     kept = sum(draft.is_proven for draft in drafted)
     mixed = [group for group in groups if correct(group) and incorrect(group)]

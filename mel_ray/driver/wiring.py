@@ -34,6 +34,7 @@ from mel_ray.driver.loop import Loop
 from mel_ray.driver.order import AsItComes, Order, Replayed
 from mel_ray.driver.state import RunState
 from mel_ray.evaluation.evaluator import Evaluator
+from mel_ray.mel.book import Book
 from mel_ray.mel.experience_pool import ExperiencePool
 from mel_ray.mel.memory import Memory
 from mel_ray.policy.policy_pool import PolicyPool
@@ -248,12 +249,13 @@ def make_loop(
     ahead by then."""
     state, order = state or RunState(), order_of(config, state, waiting)
     data = stream_of(prompts, config, state.position)
-    explorer = Explorer(config, pools.rollout, pools.rewards, pools.experience, order, state.quarantined)
+    book = Book(config.mel, pools.store)
+    explorer = Explorer(config, pools.rollout, pools.rewards, pools.experience, order, state.quarantined, book)
     batches = Batches(explorer.explore, data, config, waiting, state)
     buffer = Buffer(batches, config.driver.capacity, config.run.steps, order.closed)
     options = config.mel.memory
     memory = Memory(options.size, options.max_age, config.run.seed, pools.store)
-    learner = Learner(config, pools.policy, memory, archive)
+    learner = Learner(config, pools.policy, memory, archive, book)
     return Loop(config, state, data, buffer, learner, pools.publisher, pools.engines, order, pools.incidents)
 
 

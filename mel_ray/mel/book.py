@@ -1,31 +1,119 @@
-"""Lessons of earlier steps, to show one of them where another question is solved."""
+"""The book of lessons: what was written about other questions, to be shown where a question like theirs is solved.
 
-from collections.abc import Iterable
+Beyond the paper. A step's lessons enter it when the step is learned from, so at `driver.capacity=0` what is found
+depends on the steps before alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from random import Random
 
-from mel_ray.records.row import Row
+from mel_ray.config.learning import RetrievalConfig
+from mel_ray.config.schema import MelConfig
+from mel_ray.mel.retrieval import likenesses
+from mel_ray.records.experience import Draft
+from mel_ray.records.ports import ObjectStore
+from mel_ray.records.row import Ref, Row, drafts
+from mel_ray.records.stored import StoredRecords
 
-KEPT_STEPS = 4  # their records stay in the object store
+FILE = "book.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """`text`: the question and the heuristics, by which it is found. `row`: of the draft."""
+
+    step: int
+    text: str
+    row: Row
+
+
+_STORED = StoredRecords(Entry)
+
+
+def searched(question: str, heuristics: Sequence[str]) -> str:
+    return "\n".join([question, *heuristics])
+
+
+def best(question: str, documents: Sequence[str], options: RetrievalConfig) -> int | None:
+    """Number of the document most like the question, the latest of several; None where none has anything in common."""
+    if not documents:
+        return None
+    scores = likenesses(question, documents, options)
+    number = len(scores) - 1 - int(scores[::-1].argmax())
+    return number if scores[number] > options.min_score else None
 
 
 class Book:
-    """Drafts that parsed, by step. What is drawn depends on the seed and on what earlier steps wrote; not on timing, as
-    long as a step begins when the one before has been explored (`driver.capacity=0`)."""
+    """At most `mel.retrieval.size` drafts that were replayed; the oldest leave first."""
 
-    def __init__(self) -> None:
-        self._steps: dict[int, list[Row]] = {}
+    def __init__(self, mel: MelConfig, store: ObjectStore) -> None:
+        self._options, self._store = mel.retrieval, store
+        self._is_used = mel.enabled and (mel.retrieval.method != "none" or mel.lesson == "shuffled")
+        self.entries: list[Entry] = []
 
-    def add(self, step: int, drafts: Iterable[Row]) -> None:
-        self._steps.setdefault(step, []).extend(draft for draft in drafts if draft.replays)
-        for old in sorted(self._steps)[:-KEPT_STEPS]:
-            del self._steps[old]
+    async def add(self, step: int, rows: Sequence[Row]) -> None:
+        """The drafts among the rows of a step."""
+        replayed = [draft for draft in drafts(rows) if draft.replays] if self._is_used else []
+        records = await self._store.get(list(dict.fromkeys(draft.ref for draft in replayed)))
+        by_ref: Mapping[Ref | None, Sequence[Draft]] = dict(
+            zip(dict.fromkeys(draft.ref for draft in replayed), records, strict=True)
+        )
+        self.entries += [Entry(step, _text(by_ref[draft.ref][draft.index]), _plain(draft)) for draft in replayed]
+        self.entries = self.entries[-self._options.size :]
 
-    def other(self, step: int, question_id: str, seed: int) -> Row | None:
-        """A draft of the steps before about another question; None while there is none."""
-        drafts = [
-            draft
-            for of in sorted(self._steps)
-            for draft in sorted(self._steps[of], key=lambda draft: (draft.question_id, draft.index))
-            if of < step and draft.question_id != question_id
-        ]
-        return Random(seed).choice(drafts) if drafts else None
+    def find(self, question_id: str, question: str) -> Entry | None:
+        """The proven lesson of another question that is most like this one."""
+        known = [one for one in self.entries if one.row.is_proven and one.row.question_id != question_id]
+        number = best(question, [one.text for one in known], self._options)
+        return None if number is None else known[number]
+
+    def any_other(self, question_id: str, seed: int) -> Row | None:
+        """A draft about another question, by the seed; None while there is none."""
+        known = [one.row for one in self.entries if one.row.question_id != question_id]
+        return Random(seed).choice(known) if known else None
+
+    async def save(self, folder: Path) -> None:
+        """Write the entries and the records their rows lead to."""
+        if not self.entries:
+            return
+        refs = list(dict.fromkeys(one.row.ref for one in self.entries))
+        numbers: dict[Ref | None, Ref | None] = {ref: number for number, ref in enumerate(refs)}
+        entries = [replace(one, row=replace(one.row, ref=numbers[one.row.ref])) for one in self.entries]
+        _STORED.write(folder / FILE, (entries, await self._store.get([ref for ref in refs if ref is not None])))
+
+    async def load(self, folder: Path) -> None:
+        """Restore the entries; a checkpoint without any leaves the book empty.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        entries, records = read_book(folder)
+        refs: dict[Ref | None, Ref | None] = {number: self._store.put(record) for number, record in enumerate(records)}
+        self.entries = [replace(one, row=replace(one.row, ref=refs[one.row.ref])) for one in entries]
+
+
+def read_book(folder: Path) -> tuple[list[Entry], list[object]]:
+    """A checkpoint's entries, their references numbers of the records; nothing where it has none.
+
+    Raises:
+        ValueError: the file is damaged, or holds something else.
+        OSError: it cannot be read.
+    """
+    if not (folder / FILE).exists():
+        return [], []
+    match _STORED.read(folder / FILE):
+        case (list(entries), list(records)) if all(isinstance(one, Entry) for one in entries):
+            if {one.row.ref for one in entries} <= set(range(len(records))):
+                return entries, records
+    raise ValueError(f"{FILE} holds no lessons")
+
+
+def _text(draft: Draft) -> str:
+    return searched(draft.question.text, draft.experience.heuristics if draft.experience else ())
+
+
+def _plain(draft: Row) -> Row:
+    """Without what belongs to its step."""
+    return replace(draft, replays=(), group=-1, fate=None)

@@ -71,6 +71,12 @@ class ExperienceActor:
         group = await self._writer.replay(drafts[index], index, step, self._sampler(engine), shown)
         return group, rows_of_group(group, RowKind.REPLAY)
 
+    async def recall(
+        self, group: Group, lessons: Drafts, index: int, step: int, engine: Handle[Sampler]
+    ) -> tuple[Group | None, tuple[Row, ...]]:
+        found = await self._writer.recall(group.prompt.question, lessons[index], step, self._sampler(engine))
+        return found, rows_of_group(found, RowKind.REPLAY) if found else ()
+
     def _sampler(self, engine: Handle[Sampler]) -> Sample:
         async def sample(prompt: Prompt, sampling: Sampling) -> Group:
             ref, _ = await engine.ask_stored(Sampler.generate, self._seconds, "", prompt, sampling)
@@ -176,6 +182,23 @@ class ExperiencePool:
                 return author.handle.ask_stored(
                     ExperienceActor.replay, self._deadlines.generate, f"{what} on {engine.name}", drafts, draft.index,
                     step, engine.sampler, *others,
+                )  # fmt: skip
+
+            return self._on_author(self._mel.replays, write)
+
+        ref, rows = await self._told(what, self._engines.on_engine(self._mel.replays, Turn.STARTED, ask))
+        return tuple(replace(row, ref=ref) for row in rows)
+
+    async def recall(self, judged: Sequence[Row], lesson: Row, step: int) -> tuple[Row, ...]:
+        """y ~ pi(. | x, M): the question with a lesson of another one in the prompt; nothing where that is too long."""
+        group, lessons = stored(judged[0].ref, Group), stored(lesson.ref, tuple)
+        what = f"recall for question {judged[0].question_id}"
+
+        def ask(engine: Engine) -> Awaitable[tuple[Ref, tuple[Row, ...]]]:
+            def write(author: Author) -> Awaitable[tuple[Ref, tuple[Row, ...]]]:
+                return author.handle.ask_stored(
+                    ExperienceActor.recall, self._deadlines.generate, f"{what} on {engine.name}", group, lessons,
+                    lesson.index, step, engine.sampler,
                 )  # fmt: skip
 
             return self._on_author(self._mel.replays, write)

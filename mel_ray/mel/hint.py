@@ -12,7 +12,7 @@ import numpy as np
 from mel_ray.config.learning import HintConfig
 from mel_ray.config.schema import MelConfig
 from mel_ray.records.ledger import DraftFate
-from mel_ray.records.row import Row, RowKind, drafts
+from mel_ray.records.row import Row, RowKind, guides
 from mel_ray.records.trajectory import Floats
 
 
@@ -39,7 +39,7 @@ class Hint:
 
 def hints_of(rows: Sequence[Row], contrast: str) -> list[Hint]:
     """One per attempt of the questions of the batch that have a lending draft."""
-    drafted = [draft for draft in drafts(rows) if draft.group >= 0 and draft.replays]
+    drafted = [draft for draft in guides(rows) if draft.group >= 0 and draft.replays]
     lessons = {draft.group: draft for draft in drafted if draft.lends_credit and draft.fate is None}
     wrong = {draft.group: draft for draft in drafted if draft.fate is DraftFate.REPLAY_FAILED}
     if contrast == "none":

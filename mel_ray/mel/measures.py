@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
-from mel_ray.records.row import Row, drafts, success_rate
+from mel_ray.records.row import Row, RowKind, drafts, success_rate
 
 # By the success rate of the question's own attempts: the largest of a bin, and its name.
 BINS = ((0.0, "none"), (1 / 3, "low"), (2 / 3, "middle"), (1.0, "high"))
@@ -23,6 +23,13 @@ def lesson_metrics(rows: Sequence[Row]) -> dict[str, float]:
         "mel/gain": _mean(draft.gain for draft in drafted),
         "mel/kept_gain": _mean(draft.gain for draft in kept),
     }
+    recalled = [row for row in rows if row.kind is RowKind.RECALLED]
+    if recalled:
+        metrics |= {
+            "travel/recalled": float(len(recalled)),
+            "travel/pass_share": _mean(row.is_proven for row in recalled),
+            "travel/age": _mean(row.age for row in recalled),
+        }
     for _, name in BINS:
         own = [one for one in drafted if one.base_rate is not None and bin_of(one.base_rate) == name]
         metrics[f"mel/replay_pass/{name}"] = _mean(success_rate(draft.replays) for draft in own)

@@ -104,6 +104,17 @@ class Writer:
         sampling = Sampling(tuple(seeds), self._mel.temperature, self._mel.replay_max_tokens)
         return await sample(Prompt(draft.question, token_ids), sampling)
 
+    async def recall(self, question: Question, lesson: Draft, step: int, sample: Sample) -> Group | None:
+        """y ~ pi(. | x, M), M being a lesson of another question; None where it does not fit."""
+        assert lesson.trajectory is not None
+        token_ids = self._replay_ids(question, lesson.trajectory.text)
+        if len(token_ids) + self._mel.replay_max_tokens > self._max_context:
+            return None
+        seeds = (derive_seed(self._run_seed, step, question.question_id, "recall", k) for k in range(self._mel.replays))
+        return await sample(
+            Prompt(question, token_ids), Sampling(tuple(seeds), self._mel.temperature, self._mel.replay_max_tokens)
+        )
+
     def _shown(self, draft: Draft, other: Draft | None) -> str:
         match self._mel.lesson:
             case "reference":

@@ -6,7 +6,7 @@ from dataclasses import replace
 from mel_ray.config.schema import MelConfig
 from mel_ray.policy.packing import pack
 from mel_ray.records.ledger import DraftFate, TrajectoryFate
-from mel_ray.records.row import Row
+from mel_ray.records.row import Row, RowKind
 from mel_ray.records.step import OptimizerStep, Shards
 
 
@@ -87,15 +87,15 @@ def settle_fates(rows: Iterable[Row], steps: Iterable[OptimizerStep], oldest: in
     trained = {row.sample for row in weighty}
     groups = {row.group for row in weighty if row.is_solution}
 
-    def guides(draft: Row) -> bool:
+    def has_guided(draft: Row) -> bool:
         return any(one.sample in trained for one in draft.replays) or (draft.lends_credit and draft.group in groups)
 
     def settled(row: Row) -> Row:
-        if row.fate is not None:
+        if row.fate is not None or row.kind is RowKind.RECALLED:
             return row
         fates = TrajectoryFate if row.is_solution else DraftFate
         if row.sample not in trained:
-            return replace(row, fate=DraftFate.GUIDED if row.is_lesson and guides(row) else fates.SKIPPED)
+            return replace(row, fate=DraftFate.GUIDED if row.is_lesson and has_guided(row) else fates.SKIPPED)
         return replace(row, fate=fates.TRAINED_STALE if row.is_older_than(oldest) else fates.TRAINED)
 
     return [settled(row) for row in rows]

@@ -13,7 +13,7 @@ from mel_ray.config.schema import AlgorithmConfig, Config, MelConfig
 from mel_ray.policy.algorithms.algorithm import Penalties
 from mel_ray.policy.registry import AGGREGATIONS, ALGORITHMS
 from mel_ray.records.ledger import DraftFate, TrajectoryFate
-from mel_ray.records.row import Explored, Ref, Row
+from mel_ray.records.row import Explored, Ref, Row, RowKind
 from mel_ray.records.step import KlEstimator
 from mel_ray.records.trajectory import FinishReason, Floats
 from mel_ray.records.verdict import Outcome
@@ -141,7 +141,8 @@ def _decided(row: Row, fates: Fates, oldest: int | None) -> Row:
     if row.is_solution:
         fate = fates[row.sample] if row.group >= 0 else row.fate
         return row if fate is row.fate else replace(row, fate=fate)
-    return replace(row, fate=DraftFate.STALE) if row.fate is None and row.is_older_than(oldest) else row
+    is_left_out = row.kind is RowKind.DRAFT and row.fate is None and row.is_older_than(oldest)
+    return replace(row, fate=DraftFate.STALE) if is_left_out else row
 
 
 def _unusable(row: Row, algorithm: AlgorithmConfig, oldest: int | None) -> TrajectoryFate | None:

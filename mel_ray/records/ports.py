@@ -73,6 +73,10 @@ class Experience(Protocol):
         """A row per replay of a draft that parsed; `other` is a draft about another question."""
         ...
 
+    async def recall(self, judged: Sequence[Row], lesson: Row, step: int) -> tuple[Row, ...]:
+        """A row per replay of a judged group's question with a draft about another one; none where it does not fit."""
+        ...
+
 
 class Policy(Protocol):
     """The policy pool: optimizer steps, and scoring without gradient.

@@ -22,6 +22,7 @@ class RowKind(StrEnum):
     ATTEMPT = "attempt"  # `ref` leads to a Group, of which this is trajectory `index`
     DRAFT = "draft"  # `ref` leads to a tuple of Drafts, of which this is number `index`
     REPLAY = "replay"  # as ATTEMPT, sampled with a meta-experience in the prompt
+    RECALLED = "recalled"  # as DRAFT, a lesson of another question that was replayed on this one; not sampled for it
     RESAMPLED = "resampled"  # as ATTEMPT, sampled again because of how the group's attempts turned out
 
 
@@ -67,6 +68,7 @@ class Row:
     span: tuple[int, int] | None = None  # tokens that are trained; None: those under the mask
     teaches: tuple[Ref | None, int] | None = None  # the draft in whose place this replay is trained
     lends_credit: bool = False  # of a draft: it changed the credit of its question's attempts
+    age: int | None = None  # steps since a recalled lesson was written
 
     @property
     def sample(self) -> tuple[Ref | None, int]:
@@ -148,6 +150,11 @@ def solutions(rows: Iterable[Row]) -> list[Row]:
 
 def drafts(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if row.kind is RowKind.DRAFT]
+
+
+def guides(rows: Iterable[Row]) -> list[Row]:
+    """Drafts, and lessons of other questions that were recalled."""
+    return [row for row in rows if row.kind in (RowKind.DRAFT, RowKind.RECALLED)]
 
 
 def correct(rows: Sequence[Row]) -> list[int]:

@@ -21,6 +21,8 @@ def versions_of(rows: Iterable[Row]) -> dict[Sample, int]:
     for row in rows:
         if row.kind is RowKind.RESAMPLED:
             found[row.question_id, row.kind.value] = row.versions[0]
+        for replay in row.replays if row.kind is RowKind.RECALLED else ():
+            found[row.question_id, row.kind.value] = replay.versions[0]
     for row in drafts(rows):
         written = row.question_id, "drafts"
         found[written] = max(row.versions[0], found.get(written, -1))  # -1 of one that did not fit and was not written

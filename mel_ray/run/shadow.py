@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from mel_ray.records.incident import LostActor, PoolError
 from mel_ray.records.ports import Shadowed
@@ -20,19 +20,21 @@ class State(Protocol):
     def step(self) -> int: ...
 
 
-class Lessons(Protocol):
-    entries: list[tuple[int, Row]]
-
-
 S = TypeVar("S", bound=State)
+E = TypeVar("E")
+
+
+class Entries(Protocol[E]):
+    entries: list[E]
 
 
 @dataclass(frozen=True, slots=True)
 class Kept(Generic[S]):
-    """`parts`: of each rank; `lessons`: those of the memory."""
+    """`parts`: of each rank; `lessons`, `book`: entries of the memory and of the book."""
 
     state: S
     lessons: Sequence[tuple[int, Row]]
+    book: Sequence[Any]
     parts: Sequence[Ref]
 
 
@@ -40,10 +42,11 @@ class Shadow(Generic[S]):
     """`kept` is the last state that is complete."""
 
     def __init__(
-        self, ranks: Shadowed, memory: Lessons, not_kept: Callable[[str], None], kept: Kept[S] | None = None
-    ) -> None:
+        self, ranks: Shadowed, memory: Entries[tuple[int, Row]], book: Entries[Any], not_kept: Callable[[str], None],
+        kept: Kept[S] | None = None,
+    ) -> None:  # fmt: skip
         """`not_kept` hears why a state is not; `kept`: one from before."""
-        self._ranks, self._memory, self._not_kept, self.kept = ranks, memory, not_kept, kept
+        self._ranks, self._memory, self._book, self._not_kept, self.kept = ranks, memory, book, not_kept, kept
         self._packing: asyncio.Task[None] | None = None
 
     async def keep(self, state: S) -> None:
@@ -58,7 +61,8 @@ class Shadow(Generic[S]):
         except PoolError as error:
             self._give_up(state.step, error)
             return
-        self._packing = asyncio.create_task(self._pack(deepcopy(state), list(self._memory.entries)))
+        lessons, book = list(self._memory.entries), list(self._book.entries)
+        self._packing = asyncio.create_task(self._pack(deepcopy(state), lessons, book))
 
     async def finish(self) -> None:
         """Wait until what was copied last is kept.
@@ -75,9 +79,9 @@ class Shadow(Generic[S]):
             await asyncio.gather(self._packing, return_exceptions=True)
             self._packing = None
 
-    async def _pack(self, state: S, lessons: Sequence[tuple[int, Row]]) -> None:
+    async def _pack(self, state: S, lessons: Sequence[tuple[int, Row]], book: Sequence[Any]) -> None:
         try:
-            self.kept = Kept(state, lessons, await self._ranks.pack())
+            self.kept = Kept(state, lessons, book, await self._ranks.pack())
         except PoolError as error:
             self._give_up(state.step, error)
 

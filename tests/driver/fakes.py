@@ -15,6 +15,7 @@ from mel_ray.driver.explorer import Explorer
 from mel_ray.driver.learner import Learner
 from mel_ray.driver.loop import Loop
 from mel_ray.driver.state import RunState
+from mel_ray.mel.book import Book
 from mel_ray.mel.memory import Memory
 from mel_ray.policy.batch import rows_in
 from mel_ray.policy.sequences import train_sequence
@@ -88,6 +89,11 @@ class FakeExperience:
         self.world.note("replayed", draft.ref if other is None else f"{draft.ref} with {other.ref}")
         group = Group(prompt(question_id=draft.question_id), (trajectory(4),))
         return self.world.rows_of(group, f"replay-{draft.ref}", RowKind.REPLAY)
+
+    async def recall(self, judged: Sequence[Row], lesson: Row, step: int) -> tuple[Row, ...]:
+        self.world.note("recalled", f"{lesson.question_id} for {judged[0].question_id}")
+        group = Group(prompt(question_id=judged[0].question_id), (trajectory(4),))
+        return self.world.rows_of(group, f"recall-{judged[0].question_id}", RowKind.REPLAY)
 
 
 class FakePolicy:
@@ -247,10 +253,14 @@ class System:
 
 
 def make(
-    world: World, *overrides: str, state: DraftState = DraftState.PARSED, run_state: RunState | None = None
+    world: World,
+    *overrides: str,
+    state: DraftState = DraftState.PARSED,
+    run_state: RunState | None = None,
+    data_question: str = "1 + 1?",
 ) -> System:
     """Over all questions of the world at once, unless the overrides say otherwise."""
-    questions = [prompt(question_id=name) for name in sorted(world.outcomes)]
+    questions = [prompt(data_question, question_id=name) for name in sorted(world.outcomes)]
     group_size = len(next(iter(world.outcomes.values())))
     sizes = [f"rollout.prompts_per_step={len(questions)}", f"rollout.group_size={group_size}"]
     cfg = config_of(*sizes, *overrides)
@@ -258,10 +268,11 @@ def make(
     data = PromptStream(questions, 0, run_state.position)
     rollout, policy, archive = FakeRollout(world), FakePolicy(world), FakeArchive(world)
     experience = FakeExperience(world, state)
-    explorer = Explorer(cfg, rollout, FakeRewards(world), experience, quarantined=run_state.quarantined)
+    book = Book(cfg.mel, world.store)
+    explorer = Explorer(cfg, rollout, FakeRewards(world), experience, quarantined=run_state.quarantined, book=book)
     batches = Batches(explorer.explore, data, cfg, state=run_state)
     buffer = Buffer(batches, cfg.driver.capacity, cfg.run.steps)
     options = cfg.mel.memory
-    learner = Learner(cfg, policy, Memory(options.size, options.max_age, 0, world.store), archive)
+    learner = Learner(cfg, policy, Memory(options.size, options.max_age, 0, world.store), archive, book)
     loop = Loop(cfg, run_state, data, buffer, learner, FakePublisher(world), FakeEngines(world))
     return System(cfg, world, loop, explorer, learner, policy, rollout, archive)

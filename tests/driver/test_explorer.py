@@ -1,16 +1,18 @@
 """driver/explorer.py: which questions are asked, and what is done with a judged group."""
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mel_ray.data.prompts import PromptStream
+from mel_ray.mel.book import Entry
 from mel_ray.records.experience import DraftState
 from mel_ray.records.ledger import DraftFate, TrajectoryFate
 from mel_ray.records.row import RowKind, attempts, drafts, is_mixed
 from tests.driver.fakes import FakeRewards, World, make
-from tests.unit.builders import draft_row, prompt
+from tests.unit.builders import draft_row, prompt, proven
 
 
 async def test_only_mixed_groups_are_contrasted():
@@ -201,7 +203,7 @@ async def test_as_a_control_a_replay_is_shown_a_lesson_of_another_question():
     words = ("mel.credit=augment", "mel.weight=0", "mel.lesson=shuffled")
     system = make(world, *words)
     for step in (1, 2):
-        await system.explored(step)
+        await system.step(step)
     replayed = world.who("replayed")
     assert sorted(replayed[:2]) == ["drafts-a", "drafts-b"]  # there is no earlier step
     assert {text.split(" with ")[1].partition("#")[0] for text in replayed[2:] if text.startswith("drafts-a")} == {
@@ -228,3 +230,67 @@ async def test_a_lesson_changes_the_credit_of_every_token_of_its_questions_attem
         assert row.credit == pytest.approx(np.full(4, np.tanh(0.5)))
     assert world.who("scored") == ["4", "4"]
     assert report.ledger.drafts == {DraftFate.GUIDED: 2}
+
+
+TRAVEL = ("mel.retrieval.method=bm25", "mel.credit=augment", "mel.weight=0")
+
+
+def known_to(system, question_id="elsewhere", text="If 1 + 1 is asked, then add."):
+    """Three lessons in the book; the question's words stand in one."""
+    others = [Entry(1, words, replace(proven(ref=words), question_id=words)) for words in ("a b", "c d")]
+    system.explorer.book.entries = [*others, Entry(2, text, replace(proven(ref="lesson"), question_id=question_id))]
+
+
+@pytest.mark.parametrize("replay", ["c", "w"])
+async def test_for_an_all_wrong_group_a_lesson_of_another_question_is_replayed(replay):
+    world = World({"silent": "ww", "mixed": "cw"}, replay=replay)
+    system = make(world, *TRAVEL, "mel.write=both", data_question="What zade 1?")
+    known_to(system, text="If zade is asked, then add.")
+    explored = {rows[0].question_id: rows for rows in await system.explored(5)}
+    assert world.who("recalled") == ["elsewhere for silent"]
+    (recalled,) = [row for row in explored["silent"] if row.kind is RowKind.RECALLED]
+    assert (recalled.age, recalled.is_proven, recalled.gain) == (3, replay == "c", 1.0 if replay == "c" else 0.0)
+    joined = [row for row in explored["silent"] if row.is_guided]
+    assert {row.ref for row in joined} >= {"recall-silent"}
+    # where it helps, no lesson is written
+    assert world.who("abstracted").count("silent") == (0 if replay == "c" else 1)
+
+
+async def test_nothing_is_recalled_where_no_lesson_is_alike_or_the_question_is_its_own():
+    for known in ({"text": "If bomo is asked, then add."}, {"question_id": "silent", "text": "If zade is asked, add."}):
+        world = World({"silent": "ww"})
+        system = make(world, *TRAVEL, data_question="What zade 1?")
+        known_to(system, **known)
+        await system.explored(5)
+        assert world.who("recalled") == []
+
+
+async def test_what_a_step_learns_from_is_found_in_the_next():
+    world = World({"mixed": "cw", "other": "cw"}, replay="c")
+    system = make(world, *TRAVEL, "mel.write=both")
+    report = await system.step(1)
+    entries = system.explorer.book.entries
+    assert sorted(one.row.question_id for one in entries) == ["mixed", "other"]
+    assert {(one.step, one.text) for one in entries} == {(1, "1 + 1?\nIf a, then b.")}
+    assert "travel/recalled" not in report.metrics
+
+
+async def test_a_recalled_lesson_is_not_a_draft_of_the_step():
+    world = World({"silent": "ww"}, replay="c")
+    system = make(world, *TRAVEL, data_question="What zade 1?")
+    known_to(system, text="If zade is asked, then add.")
+    report = await system.step(5)
+    assert report.ledger.drafts == {}
+    assert report.ledger.trajectories == {TrajectoryFate.TRAINED: 3}
+    assert report.metrics["travel/recalled"] == report.metrics["travel/pass_share"] == 1.0
+    assert report.metrics["travel/age"] == 3.0
+    assert report.metrics["mel/pairs"] == 0.0
+    assert report.metrics["tokens/experience"] == 4.0
+
+
+async def test_a_recalled_lesson_lends_credit_too():
+    world = World({"silent": "ww"}, replay="c")
+    system = make(world, "mel.retrieval.method=bm25", "mel.credit=hint", "mel.weight=0", data_question="What zade 1?")
+    known_to(system, text="If zade is asked, then add.")
+    await system.step(5)
+    assert world.who("scored") == ["2", "2"]

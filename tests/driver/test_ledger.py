@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mel_ray.driver.learner import Learner
+from mel_ray.mel.book import Book
 from mel_ray.mel.memory import Memory
 from mel_ray.mel.replay import prove
 from mel_ray.policy.batch import rows_in
@@ -103,7 +104,7 @@ def test_the_ledger_calls_trained_exactly_what_the_shards_hold_with_a_weight(adv
     cfg = with_options(CONFIG, algorithm__advantage=advantage, **options)
     policy = FakePolicy(world, ranks)
     memory = Memory(cfg.mel.memory.size, cfg.mel.memory.max_age, 0, world.store)
-    learner = Learner(cfg, policy, memory, FakeArchive(world))
+    learner = Learner(cfg, policy, memory, FakeArchive(world), Book(cfg.mel, world.store))
     for step, questions in enumerate(explored, 1):
         policy.sequences.clear()
         policy.updates.clear()

@@ -29,7 +29,7 @@ class Memory:
 
 
 def shadow_of(ranks: Ranks, told: list[str], memory: Memory | None = None) -> Shadow:
-    return Shadow(ranks, memory or Memory(), told.append)
+    return Shadow(ranks, memory or Memory(), Memory(), told.append)
 
 
 async def test_what_is_copied_is_kept_as_it_was_once_it_is_complete():

@@ -70,7 +70,7 @@ def outcomes(ray_session, tmp_path_factory):
         folder = tmp_path_factory.mktemp(f"r{ranks}b{budget}")
         settings, plan = PolicySettings.of(config, EMBEDDED), make_plan(config).pool("policy")
         policy = PolicyPool(plan, settings, config.cluster.deadlines, folder)
-        learner = Learner(config, policy, memory=None, archive=None)  # for its scoring passes
+        learner = Learner(config, policy, memory=None, archive=None, book=None)  # for its scoring passes
 
         def step(chosen=rows, **options) -> OptimizerStep:
             return OptimizerStep(shard(chosen, ranks, budget), **options)
