@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ from mel_ray.config.schema import Config
 from mel_ray.config.templates import CONF_DIR
 from mel_ray.data.prepare import Prepared
 from mel_ray.evaluation.table import Evaluation, comparison_text, table_text
+from mel_ray.mel.test_time import lessons_of_run, with_lessons
 from mel_ray.records.problem import ConfigError, Problem, counted
 from mel_ray.run.atomic import write_json
 from mel_ray.run.folder import fresh_name
+from mel_ray.run.store import read_experiences
 
 HELP = f"""\
 usage: mel evaluate model=... benchmarks=[...] [output=FOLDER] [key=value ...]
@@ -30,6 +32,8 @@ Pass@1, Avg@n and Pass@k with standard errors.
   model=       a folder, a hub id or one of conf/model/. Several, as model=[A,B], stand side by side with
                paired differences. The export of a run (runs/x/export) is evaluated as that run was trained.
   benchmarks=  names in conf/benchmark/
+  memory=      a run, whose kept meta-experiences are looked up: each question is asked with the most fitting
+               one in the prompt, without training (docs/meta_experience.md). none, or a list as long as model=.
   output=      where results and responses go. Started again with the same folder, mel asks only what is
                missing.
 
@@ -43,11 +47,12 @@ Any other key works as in `mel train`; `mel keys [word]` explains them.
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One model with its configuration; `label` is unique."""
+    """One model with its configuration; `label` is unique. `memory`: the run whose lessons are in the prompts."""
 
     label: str
     config: Config
     prepared: Prepared
+    memory: str | None = None
 
     @property
     def file_stem(self) -> str:
@@ -56,7 +61,10 @@ class Job:
         weights = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         config = self.config
         settings = [config.model.model_dump(exclude={"path"}), config.reward.model_dump(), config.eval.model_dump()]
-        asked = (weights, settings, config.data.prompt, config.run.seed)
+        asked: tuple[Any, ...] = (weights, settings, config.data.prompt, config.run.seed)
+        if self.memory:  # the very prompts
+            prompts = (prompt.token_ids.tobytes() for one in self.prepared.benchmarks for prompt in one.prompts)
+            asked = (*asked, blake2b(b"".join(prompts), digest_size=8).hexdigest())
         digest = blake2b(repr(asked).encode(), digest_size=4).hexdigest()
         readable = "".join(c if c.isalnum() or c in "-_." else "_" for c in self.label).strip("_")
         return f"{readable}--{digest}"
@@ -96,6 +104,48 @@ def compose_job(model: str, benchmarks: Sequence[str], overrides: Sequence[str],
     return Job(label, config, checked_and_prepared(config, with_training_data=False))
 
 
+def _remembering(job: Job, memory: str) -> Job:
+    """The same questions with lessons of a run in their prompts.
+
+    Raises:
+        ConfigError: there is no such run, or it has kept no experience.
+    """
+    run = Path(memory)
+    if not (run / "config.yaml").exists():
+        raise ConfigError([Problem("memory", memory, "there is no run in this folder", "name a run's folder, or none")])
+    template = validate(yaml.safe_load((run / "config.yaml").read_text())).mel.template
+    lessons = lessons_of_run(read_experiences(run, kept_only=True))
+    if not lessons:
+        raise ConfigError([Problem("memory", memory, "the run has kept no meta-experience", "name another, or none")])
+    options = job.config.mel.retrieval
+    options = options.model_copy(update={"method": "bm25"}) if options.method == "none" else options
+    longest = job.config.model.max_context - job.config.eval.max_tokens
+    benchmarks, notes = [], []
+    for benchmark in job.prepared.benchmarks:
+        prompts, helped = with_lessons(benchmark.prompts, lessons, template, job.prepared.tokenizer, options, longest)
+        benchmarks.append(replace(benchmark, prompts=prompts))
+        notes.append(
+            f"{benchmark.name}: {helped} of {len(prompts)} questions get one of {len(lessons)} lessons of {run}"
+        )
+    prepared = replace(job.prepared, benchmarks=tuple(benchmarks), notes=(*job.prepared.notes, *notes))
+    return replace(job, prepared=prepared, memory=memory)
+
+
+def _memories(given: str, models: Sequence[str]) -> list[str | None]:
+    """One for each model.
+
+    Raises:
+        ConfigError: it is a list of another length.
+    """
+    memories: list[str | None] = [None if one == "none" else one for one in _split(given)] or [None]
+    if len(memories) == 1:
+        memories *= len(models)
+    if len(memories) != len(models):
+        why = f"there are {counted(len(memories), 'memory', 'memories')} for {counted(len(models), 'model')}"
+        raise ConfigError([Problem("memory", given, why, "give one for all, or one for each; none is one, too")])
+    return memories
+
+
 def _as_trained(config: Config, run: Config, overrides: Sequence[str]) -> Config:
     """Model, prompt, rewards and lengths of the run that exported the model, where no override speaks of them."""
     given = {word.lstrip("+").split("=", 1)[0] for word in overrides}
@@ -123,11 +173,14 @@ def parse(words: Sequence[str]) -> tuple[list[Job], Path]:
     given = dict(word.split("=", 1) for word in words if "=" in word)
     models = _split(given.get("model", "tiny"))
     benchmarks = _split(given.get("benchmarks", "world_heldout" if models == ["tiny"] else ""))
-    rest = [word for word in words if word.split("=", 1)[0] not in ("model", "benchmarks", "output")]
-    labels = [model if models.count(model) == 1 else f"{model}-{i}" for i, model in enumerate(models)]
+    memories = _memories(given.get("memory", "none"), models)
+    rest = [word for word in words if word.split("=", 1)[0] not in ("model", "benchmarks", "output", "memory")]
+    named = [f"{model} with {memory}" if memory else model for model, memory in zip(models, memories, strict=True)]
+    labels = [name if named.count(name) == 1 else f"{name}-{i}" for i, name in enumerate(named)]
     runs = Path("runs")
     output = Path(given["output"]) if "output" in given else runs / fresh_name(runs, "eval")
-    return [compose_job(m, benchmarks, rest, label) for m, label in zip(models, labels, strict=True)], output
+    jobs = [compose_job(model, benchmarks, rest, label) for model, label in zip(models, labels, strict=True)]
+    return [_remembering(job, memory) if memory else job for job, memory in zip(jobs, memories, strict=True)], output
 
 
 async def ask_all(jobs: Sequence[Job], output: Path) -> list[Evaluation]:
