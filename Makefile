@@ -11,7 +11,7 @@ NONE_CHOSEN = 5# of pytest, where ARGS chooses tests of one kind alone
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-faults test-browser test-differential golden check lint types format unit cluster bench-setup bench-overlap bench-async bench-async-sim async-table bench-trl bench-sync bench-verifier bench-verifier-quality bench-policy soak gpu-smoke embedded-table clean
+.PHONY: help setup demo test test-slow test-faults test-browser test-differential golden check lint types format unit cluster bench-setup bench-overlap bench-async bench-async-sim async-table bench-trl bench-sync bench-verifier bench-verifier-quality bench-policy soak gpu-smoke embedded-table pays-table clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 24
@@ -111,6 +111,9 @@ bench-policy: setup ## the policy step alone on a random Qwen3 (4B on a GPU)
 
 embedded-table: $(CPU_VENV)/.ready ## the table of docs/embedded.md; resumable, hours on two cores
 	@$(CPU_RUN) -m benchmarks.embedded_table $(ARGS)
+
+pays-table: $(CPU_VENV)/.ready ## the study of docs/meta_experience.md; resumable, hours on two cores
+	@$(CPU_RUN) -m benchmarks.pays_table $(ARGS)
 
 clean: ## remove environments and caches; runs stay
 	rm -rf .venv .venv-cpu .venv-trl .venv-peers .pytest_cache .ruff_cache .mypy_cache

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from queue import Empty, Queue
 from statistics import fmean, stdev
@@ -37,7 +37,8 @@ class Run:
 @dataclass(frozen=True, slots=True)
 class Result:
     """`scores`: evaluated step -> score name -> value; `rewards` per step; `kept` meta-experiences and sampled `tokens`
-    of the whole run; `nll` of the meta-experiences in their first and last five steps."""
+    of the whole run; `nll` of the meta-experiences in their first and last five steps. `series`: metrics by step, None
+    where a step has none."""
 
     run: Run
     scores: dict[str, dict[str, float]]
@@ -45,6 +46,7 @@ class Result:
     kept: float
     tokens: float
     nll: list[float]
+    series: dict[str, list[float | None]] = field(default_factory=dict)
 
     def score(self, name: str, step: int | None = None) -> float:
         return self.scores[str(step) if step else max(self.scores, key=int)][name]

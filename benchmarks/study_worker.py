@@ -26,6 +26,11 @@ from mel_ray.policy.policy_settings import PolicySettings
 from mel_ray.records.reports import EvalReport, StepReport
 from mel_ray.rollout.vllm_engine import EngineSettings
 
+SERIES = (
+    "mel/kept", "mel/right_rule_share", "mel/drafts_right_rule_share", "mel/replay_pass/none", "mel/kept_gain",
+    "guide/ratio_mean", "guide/effective_share", "travel/pass_share", "mismatch/max",
+)  # fmt: skip
+
 
 class Curves:
     """What a study keeps of a run."""
@@ -33,6 +38,7 @@ class Curves:
     def __init__(self) -> None:
         self.rewards: list[float] = []
         self.nll: list[float] = []
+        self.series: dict[str, list[float | None]] = {name: [] for name in ("tokens", *SERIES)}
         self.kept = self.tokens = 0.0
         self.scores: dict[int, dict[str, float]] = {}
 
@@ -40,11 +46,18 @@ class Curves:
         metrics = report.metrics
         self.rewards.append(metrics["reward/mean"])
         self.kept += metrics["mel/kept"]
-        self.tokens += metrics["tokens/rollout"] + metrics["tokens/experience"]
+        tokens = metrics["tokens/rollout"] + metrics["tokens/experience"] + metrics["tokens/resampled"]
+        self.tokens += tokens
+        self.series["tokens"].append(tokens)
+        for name in SERIES:
+            self.series[name].append(round(metrics[name], 4) if name in metrics else None)
         self.nll += [metrics["mel/nll"]] if "mel/nll" in metrics else []
 
     def evaluation(self, report: EvalReport) -> None:
-        self.scores[report.step] = {name: report.scores[name] for name in ("pass@1", "avg@8", "pass@8")}
+        """By name; where there are several benchmarks, the plain names are the first one's."""
+        scores = {name: report.scores[name] for name in ("pass@1", "avg@8", "pass@8")}
+        named = {f"{report.benchmark}/{name}": value for name, value in scores.items()}
+        self.scores[report.step] = scores | self.scores.get(report.step, {}) | named
 
     def close(self, status: str) -> None:
         return None
@@ -55,6 +68,7 @@ class Curves:
             "rewards": [round(reward, 4) for reward in self.rewards],
             "kept": self.kept,
             "tokens": self.tokens,
+            "series": self.series,
             "nll": [round(fmean(part), 4) for part in (self.nll[:5], self.nll[-5:]) if part],
         }
 

@@ -1,0 +1,54 @@
+"""The arms of the study of docs/meta_experience.md: what is compared, in the world of many rules.
+
+The primary question was fixed before any run: at step 60, over five seeds, does augment with lessons for all-wrong
+groups beat GRPO that samples the same groups again, at no fewer tokens?
+"""
+
+from dataclasses import dataclass
+
+STEPS, EVERY = 60, 5
+BANDS = ("rules_hidden", "rules_rare", "rules_even")
+BENCHMARKS = (*BANDS, "rules_unasked")
+COMMON = (
+    "experiment=rules", f"run.steps={STEPS}", f"eval.every={EVERY}", "eval.after=false",
+    "rollout.prompts_per_step=16", "rollout.group_size=4", f"eval.benchmarks=[{','.join(BENCHMARKS)}]",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    name: str
+    overrides: tuple[str, ...]
+
+    @property
+    def all_overrides(self) -> tuple[str, ...]:
+        return (*COMMON, *self.overrides)
+
+
+OFF = "mel.enabled=false"
+GUIDED = ("mel.enabled=true", "mel.weight=0", "mel.write=both", "mel.credit=augment")
+GAIN = ("mel.keep=gain", "mel.min_gain=0.25")
+
+GRPO = Arm("GRPO", (OFF,))
+RESAMPLED = Arm("GRPO, sampled again", (OFF, "rollout.resample=both", "rollout.resample_size=4"))
+AUGMENT = Arm("augment", GUIDED)
+SHUFFLED = Arm("augment, lessons of other rules", (*GUIDED, "mel.lesson=shuffled"))
+IRRELEVANT = Arm("augment, an irrelevant text", (*GUIDED, "mel.lesson=irrelevant"))
+REFERENCE = Arm("augment, the reference solution", (*GUIDED, "mel.lesson=reference"))
+PRIMARY = (GRPO, RESAMPLED, AUGMENT, SHUFFLED, IRRELEVANT, REFERENCE)
+CONTROLS = (RESAMPLED, SHUFFLED, IRRELEVANT)
+
+SECONDARY = (
+    Arm("augment, by gain", (*GUIDED, *GAIN)),
+    Arm("augment, by gain, 4 replays", (*GUIDED, *GAIN, "mel.replays=4")),
+    Arm("augment, ratio", (*GUIDED, "mel.correction=ratio")),
+    Arm("augment, capped ratio", (*GUIDED, "mel.correction=capped")),
+    Arm("augment, mixed groups alone", (*GUIDED, "mel.write=mixed")),
+    Arm("augment + NLL 0.1, by gain", (*GUIDED, *GAIN, "mel.weight=0.1")),
+    Arm("the paper's NLL", ("mel.enabled=true", "mel.weight=0.1")),
+    Arm("the paper's NLL, by gain", ("mel.enabled=true", "mel.weight=0.1", *GAIN)),
+    Arm("hint", (*GUIDED, "mel.credit=hint")),
+    Arm("hint, contrast", (*GUIDED, "mel.credit=hint", "mel.contrast=wrong_lesson", "mel.pairs_per_group=2")),
+    Arm("augment + hint", (*GUIDED, "mel.credit=[augment,hint]")),
+    Arm("travel", (*GUIDED, "mel.write=mixed", "mel.retrieval.method=bm25")),
+)  # fmt: skip
