@@ -129,9 +129,13 @@ class WeightPublisher:
             sent = await sending
         except PoolError:
             await self.disconnect()  # nobody waits for the sender any more
+            await asyncio.gather(*receiving)
             raise
-        finally:
-            arrived = await asyncio.gather(*receiving)
+        except asyncio.CancelledError:  # the sender may hang, and those who receive would hear of nothing
+            for waiting in receiving:
+                waiting.cancel()
+            raise
+        arrived = await asyncio.gather(*receiving)
         served = [one for one, has_arrived in zip(begun, arrived, strict=True) if has_arrived]
         received: dict[int, str] = {}
 

@@ -239,6 +239,29 @@ def test_an_engine_that_dies_during_a_publish_is_replaced_and_the_others_are_ser
     assert [one.name for one in engines.engines] == ["e0", "e2"]
 
 
+def test_a_publish_that_is_given_up_waits_for_nobody():
+    """As when a rank hangs while it sends: the engines would be waited for until their deadline."""
+    publisher, engines, _ = publisher_of("good", "good")
+
+    async def never(*_):
+        await asyncio.Event().wait()
+
+    async def body():
+        await publisher.connect()
+        publisher._source.send = never
+        for engine in engines.engines:
+            engine.receive = never
+        publishing = asyncio.create_task(publisher.publish(3))
+        await asyncio.sleep(0.05)
+        publishing.cancel()
+        await asyncio.wait([publishing], timeout=5)
+        assert publishing.cancelled()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(body())
+    assert len(engines.engines) == 2
+
+
 def test_a_policy_that_cannot_send_ends_the_publish():
     publisher, _, calls = publisher_of("good", "good", transport="gloo")
     asyncio.run(publisher.connect())
