@@ -25,6 +25,7 @@ def find_problems(config: Config) -> list[Problem]:
         *_batch(config),
         *_reward(config),
         *_algorithm(config),
+        *_demonstrations(config),
         *context_problems(config),
         *find_mel_problems(config),
         *_prompts(config),
@@ -81,7 +82,7 @@ def _batch(config: Config) -> Iterator[Problem]:
     if rollout.group_size < 2 and algorithms()[algorithm.advantage].needs_group:
         why = "a group of one has no contrast: every advantage is zero"
         yield Problem("rollout.group_size", rollout.group_size, why, "use at least 2; the paper uses 8")
-    elif rollout.group_size < 2 and config.mel.enabled:
+    elif rollout.group_size < 2 and config.mel.enabled and algorithm.samples == "policy":
         why = "a group of one is never mixed, so there is nothing to contrast"
         yield Problem("rollout.group_size", rollout.group_size, why, "use at least 2, or mel.enabled=false")
     if rollout.prompts_per_step % algorithm.minibatches:
@@ -112,6 +113,29 @@ def _algorithm(config: Config) -> Iterator[Problem]:
         why = f"it must lie above 1 + clip_high = {1 + algorithm.clip_high:g}"
         yield Problem("algorithm.dual_clip", algorithm.dual_clip, why, "verl uses 3.0")
     yield from _correction(algorithm)
+
+
+def _demonstrations(config: Config) -> Iterator[Problem]:
+    """Where the dataset's solutions are trained on: nothing is sampled."""
+    if config.algorithm.samples != "dataset":
+        return
+    rollout, algorithm = config.rollout, config.algorithm
+    if (algorithm.advantage, algorithm.surrogate) != ("correct_only", "logprob"):
+        why = "a solution that nobody sampled has neither a ratio nor others to compare with"
+        yield Problem("algorithm.samples", "dataset", why, "use algorithm=sft, or the policy's own samples")
+    if config.mel.enabled:
+        why = "the dataset's solutions are all correct, so there is nothing to contrast"
+        yield Problem("mel.enabled", True, why, "set it to false")
+    if rollout.group_size != 1:
+        why = "a question has one solution"
+        yield Problem("rollout.group_size", rollout.group_size, why, "set it to 1")
+    if config.is_off_policy:
+        why = "nothing is sampled, so there is nothing to explore ahead"
+        yield Problem("driver.capacity", config.driver.capacity, why, "leave driver.capacity and rollout.partial out")
+    for source in config.data.sources:
+        if source.kind == "table" and source.solution is None:
+            key = f"{config.data.source_key(source)}.solution"
+            yield Problem(key, None, "the solutions are trained on, and no column is named", "name their column")
 
 
 def _correction(algorithm: AlgorithmConfig) -> Iterator[Problem]:

@@ -48,6 +48,8 @@ class AlgorithmConfig(Section):
 
     name: str = Field("grpo", pattern=r"^[\w+-]{1,40}$")
     """Label in reports and run names; the other keys say what the algorithm does."""
+    samples: Literal["policy", "dataset"] = "policy"
+    """Whose trajectories are trained on: the policy's, or the dataset's solutions (supervised fine-tuning)."""
     advantage: Advantage = "group_standardised"
     """How rewards become advantages."""
     advantage_eps: float = Field(1e-6, ge=0.0)

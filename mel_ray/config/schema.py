@@ -72,6 +72,8 @@ class SourceConfig(Section):
     prompt.0.content), or a Jinja template over the row, as in "{{ Body }} {{ Question }}"."""
     answer: str = "answer"
     """Table: column of the correct answer, or a Jinja template over the row."""
+    solution: str | None = None
+    """Table: column of a worked solution, or a Jinja template over the row; for algorithm=sft. null for none."""
     answers: Literal["all", "any"] = "all"
     """Table: what a list of answers asks for: all of them as one list, or any one of them."""
     answer_pattern: str | None = None

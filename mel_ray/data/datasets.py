@@ -26,7 +26,7 @@ from mel_ray.data.formats import Record, read_records
 from mel_ray.data.golds import truth_of
 from mel_ray.data.messages import are_messages, split_messages
 from mel_ray.data.repetitions import SHOWN, Conflict, conflict_words, settle
-from mel_ray.records.experience import RULE_COLUMN, SOLUTION_COLUMN
+from mel_ray.records.experience import RULE_COLUMN
 from mel_ray.records.problem import ConfigError, Problem, counted
 from mel_ray.records.question import Message, Question, Truth
 
@@ -95,10 +95,9 @@ def _world_questions(source: SourceConfig) -> Iterator[Question]:
         known = {
             "family": one.family.name,
             RULE_COLUMN: one.family.rule(True),
-            SOLUTION_COLUMN: one.solution,
             "band": one.family.skill,
         }
-        yield Question(one.question, Truth(one.answer), columns=known)
+        yield Question(one.question, Truth(one.answer), columns=known, solution=one.solution)
 
 
 def _table_questions(
@@ -125,11 +124,14 @@ def _table_questions(
 
 
 def _wanted(source: SourceConfig, path: str) -> frozenset[str]:
-    try:
-        return columns_of(source.question)
-    except TemplateError as error:
-        why = f"the template cannot be used: {error.message}"
-        raise ConfigError([Problem(f"{path}.question", source.question, why)]) from error
+    wanted: frozenset[str] = frozenset()
+    for name, key in (("question", source.question), ("solution", source.solution)):
+        try:
+            wanted |= columns_of(key) if key else frozenset()
+        except TemplateError as error:
+            why = f"the template cannot be used: {error.message}"
+            raise ConfigError([Problem(f"{path}.{name}", key, why)]) from error
+    return wanted
 
 
 def _question(record: Record, source: SourceConfig) -> Question:
@@ -137,7 +139,22 @@ def _question(record: Record, source: SourceConfig) -> Question:
     text = text.strip().removeprefix(source.strip_prefix).removesuffix(source.strip_suffix).strip()
     if is_blank(text):
         raise MissingError("no question")
-    return Question(text, truth_of(record.columns, source), context, columns=record.columns)
+    solution = _solution(record, source.solution)
+    return Question(text, truth_of(record.columns, source), context, columns=record.columns, solution=solution)
+
+
+def _solution(record: Record, key: str | None) -> str:
+    """
+    Raises:
+        MissingError: a solution is wanted, and there is none.
+    """
+    if key is None:
+        return ""
+    found = fill(key, record.columns) if is_template(key) else pick(record.columns, key)
+    solution = as_text(found, "solution").strip()
+    if is_blank(solution):
+        raise MissingError("no solution")
+    return solution
 
 
 def _asked(record: Record, source: SourceConfig) -> tuple[tuple[Message, ...], str]:

@@ -23,6 +23,8 @@ from mel_ray.config.checks import find_resource_problems, find_shared_memory_pro
 from mel_ray.config.memory_estimate import GB, checkpoint_need, find_memory_problems, find_shadow_problems
 from mel_ray.config.plan import Machine, Plan, make_plan, this_machine
 from mel_ray.config.schema import Config
+from mel_ray.data.chat import ChatTokenizer
+from mel_ray.data.demonstrations import Demonstrations
 from mel_ray.data.interleave import stream_of
 from mel_ray.data.model_folder import on_this_node
 from mel_ray.data.model_size import size_of_model
@@ -39,7 +41,7 @@ from mel_ray.mel.experience_pool import ExperiencePool
 from mel_ray.mel.memory import Memory
 from mel_ray.policy.policy_pool import PolicyPool
 from mel_ray.policy.policy_settings import PolicySettings
-from mel_ray.records.ports import Archive
+from mel_ray.records.ports import Archive, Rewards, Rollout
 from mel_ray.records.problem import ConfigError, Problem
 from mel_ray.records.row import Ref
 from mel_ray.records.trajectory import Prompt
@@ -126,7 +128,7 @@ class SamplingPools:
     def __init__(
         self, config: Config, model_folder: Path, logs: Path | None, incidents: Incidents | None = None
     ) -> None:
-        self.config, self._model_folder, self._logs = config, model_folder, logs
+        self.config, self.model_folder, self._logs = config, model_folder, logs
         self.plan, self.store, cluster = make_plan(config), RayStore(), config.cluster
         self.incidents, self._placement = incidents or Incidents(), self._placed_plan_on_nodes()
         self._rollout_engines = self._engine_pool("rollout")
@@ -148,7 +150,7 @@ class SamplingPools:
         """Wait for the plan's resources, and see that every node has what its actors need."""
         await self._placement.ready(self.config.cluster.deadlines.start)
         run_dir = self._logs.parent if self._logs else None
-        await check_nodes(self._placement.nodes, on_this_node, self._model_folder, run_dir, self._lacking)
+        await check_nodes(self._placement.nodes, on_this_node, self.model_folder, run_dir, self._lacking)
 
     def _lacking(self, machine: Machine) -> list[Problem]:
         """What a node lacks of memory; a machine of its own was checked before."""
@@ -156,7 +158,7 @@ class SamplingPools:
 
     def _engine_pool(self, name: str) -> EnginePool:
         config = self.config
-        settings = EngineSettings.of(config, self._model_folder)
+        settings = EngineSettings.of(config, self.model_folder)
         return EnginePool(
             self.plan.pool(name), settings, config.model, config.cluster, self._logs, self._placement, self.incidents
         )
@@ -207,7 +209,7 @@ class Pools(SamplingPools):
     def experience_pool(self, config: Config, placement: Placement | None = None) -> ExperiencePool:
         """An experience pool on this run's engines; its options may differ from those of the other pools."""
         plan, lent = self.plan.pool("experience"), self._engine_pools[-1]
-        return ExperiencePool(plan, config, self._model_folder, lent, self._logs, placement, self.incidents)
+        return ExperiencePool(plan, config, self.model_folder, lent, self._logs, placement, self.incidents)
 
     @property
     def _healing(self) -> "list[Members[Any]]":
@@ -250,7 +252,11 @@ def make_loop(
     state, order = state or RunState(), order_of(config, state, waiting)
     data = stream_of(prompts, config, state.position)
     book = Book(config.mel, pools.store)
-    explorer = Explorer(config, pools.rollout, pools.rewards, pools.experience, order, state.quarantined, book)
+    rollout: Rollout = pools.rollout
+    rewards: Rewards = pools.rewards
+    if config.algorithm.samples == "dataset":
+        rollout = rewards = Demonstrations(ChatTokenizer(str(pools.model_folder), config.model), pools.store)
+    explorer = Explorer(config, rollout, rewards, pools.experience, order, state.quarantined, book)
     batches = Batches(explorer.explore, data, config, waiting, state)
     buffer = Buffer(batches, config.driver.capacity, config.run.steps, order.closed)
     options = config.mel.memory

@@ -10,7 +10,7 @@ from mel_ray.config.schema import MelConfig
 from mel_ray.config.templates import MelTemplate, render
 from mel_ray.data.chat import ChatTokenizer
 from mel_ray.mel.parsing import ParseFailure, heuristics_characters, leaks_answer, parse_experience
-from mel_ray.records.experience import SOLUTION_COLUMN, ContrastivePair, Draft, DraftState
+from mel_ray.records.experience import ContrastivePair, Draft, DraftState
 from mel_ray.records.question import Question
 from mel_ray.records.trajectory import FinishReason, Group, Prompt, Sampling, TokenIds, derive_seed
 
@@ -118,7 +118,7 @@ class Writer:
     def _shown(self, draft: Draft, other: Draft | None) -> str:
         match self._mel.lesson:
             case "reference":
-                return str(draft.question.columns.get(SOLUTION_COLUMN) or draft.question.truth.answer)
+                return draft.question.solution or draft.question.truth.answer
             case "shuffled" if other is not None and other.trajectory is not None:
                 return other.trajectory.text
             case "shuffled" | "irrelevant":

@@ -54,7 +54,7 @@ class StepRecorder:
         is_known = self.is_first or tokens.old_logprobs is not None
         staleness = self._staleness(tokens)[is_policy]
         sampled, is_guided = tokens.sampled_logprobs[is_policy], tokens.is_guided[is_policy]
-        self._compare(before, sampled, (staleness == 0) & is_known & ~is_guided)
+        self._compare(before, sampled, (staleness == 0) & is_known & ~is_guided & ~sampled.isnan())
         if tokens.guided is not None:
             self._weigh_guidance(guided_ratios(before[is_guided], sampled[is_guided]))
         if self.settings.version is not None:

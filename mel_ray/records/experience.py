@@ -7,8 +7,7 @@ from mel_ray.records.ledger import DraftFate
 from mel_ray.records.question import Question
 from mel_ray.records.trajectory import Group, Trajectory
 
-# Columns of a question of an embedded world: the right rule of its family, and a right solution.
-RULE_COLUMN, SOLUTION_COLUMN = "world_rule", "world_solution"
+RULE_COLUMN = "world_rule"  # of a question of an embedded world: the right rule of its family
 
 
 @dataclass(frozen=True, slots=True)

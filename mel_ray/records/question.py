@@ -34,7 +34,8 @@ class Question:
     """A question `x` of a dataset, before it is rendered for a model.
 
     `context` are the messages before it (a system message, earlier turns), `source` names the training source or
-    benchmark it comes from, `columns` is the dataset's row, for custom rewards. `question_id` is stable across runs and
+    benchmark it comes from, `columns` is the dataset's row, for custom rewards, `solution` a worked one where the
+    dataset has it. `question_id` is stable across runs and
     machines: a digest of what is asked, unless given.
     """
 
@@ -43,6 +44,7 @@ class Question:
     context: tuple[Message, ...] = ()
     source: str = "train"
     columns: Mapping[str, Any] = field(default_factory=dict)
+    solution: str = ""
     question_id: str = ""
 
     def __post_init__(self) -> None:

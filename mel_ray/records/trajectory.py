@@ -84,7 +84,7 @@ class Trajectory:
 
         token_ids   [ a   b   r   c   d ]
         mask        [ 1   1   0   1   1 ]   sampled by the policy, so trained
-        logprobs    [-.3 -.9  0  -.1 -.2]   under the sampling distribution (after temperature)
+        logprobs    [-.3 -.9  0  -.1 -.2]   under the sampling distribution (after temperature); NaN: not sampled
         versions    [ 7   7   7   7   8 ]   the weights that sampled the token
 
     Raises:

@@ -137,7 +137,7 @@ def test_a_rule_tells_what_its_questions_answer():
         for line in ACTS[act]:
             value = eval(line.format(a=numbers[0], b=numbers[1]).replace("_", str(value)))
         assert one.truth.answer == str(value)
-        assert last_boxed(one.columns["world_solution"]) == one.truth.answer
+        assert last_boxed(one.solution) == one.truth.answer
 
 
 def test_the_corpus_of_rules_teaches_as_it_is_told():
