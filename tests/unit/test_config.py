@@ -289,7 +289,7 @@ def test_mistyped_keys_are_met_with_did_you_mean(prefix):
         (["algorithm=sft", "driver.capacity=1"], "nothing to explore ahead"),
         (
             ["algorithm=sft", "mel=off", "rollout.group_size=1", "data=table", "data.train.path=/d"],
-            "data.train.solution=null: the solutions are trained on, and no column is named",
+            "data.train.solution: the solutions are trained on, and no column is named",
         ),
         (["mel.credit=teach"], "mel.credit=teach: it must be augment, hint, or a list of both"),
         (["mel.credit=[augment,teach]"], "it must be augment, hint, or a list of both"),
