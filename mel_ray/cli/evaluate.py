@@ -32,8 +32,8 @@ Pass@1, Avg@n and Pass@k with standard errors.
   model=       a folder, a hub id or one of conf/model/. Several, as model=[A,B], stand side by side with
                paired differences. The export of a run (runs/x/export) is evaluated as that run was trained.
   benchmarks=  names in conf/benchmark/
-  memory=      a run, whose kept meta-experiences are looked up: each question is asked with the most fitting
-               one in the prompt, without training (docs/meta_experience.md). none, or a list as long as model=.
+  memory=      a run whose kept meta-experiences are looked up: each question is asked with the most fitting
+               one in the prompt, without training. none, or a list as long as that of model=.
   output=      where results and responses go. Started again with the same folder, mel asks only what is
                missing.
 

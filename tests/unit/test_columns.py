@@ -53,6 +53,10 @@ def test_a_custom_reward_reads_a_column_of_the_dataset(tmp_path):
     }  # fmt: skip
 
 
-def test_questions_of_the_embedded_world_have_no_columns():
+def test_questions_of_the_embedded_world_have_their_family_as_columns():
     (question,) = load(SourceConfig(kind="world", count=1)).questions
-    assert question.columns == {}
+    assert question.columns == {
+        "family": "product_in_sum",
+        "world_rule": "If a sum holds a product, then multiply first.",
+        "band": 0.6,
+    }

@@ -161,5 +161,5 @@ def test_options_of_the_command_may_stand_between_keys(tmp_path, capsys):
 def test_a_missing_benchmark_file_and_a_file_for_the_world_are_problems(tmp_path):
     with pytest.raises(ConfigError, match=r"eval.benchmarks\[mine\].path=no.jsonl: there is no such file"):
         inspected(tmp_path, ROWS, "eval.benchmarks=[mine=no.jsonl]")
-    with pytest.raises(ConfigError, match="the embedded world has no file"):
+    with pytest.raises(ConfigError, match="an embedded world has no file"):
         inspect(compose_config(["data.train.path=my.jsonl"]))
