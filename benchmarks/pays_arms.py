@@ -10,7 +10,7 @@ STEPS, EVERY = 60, 5
 BANDS = ("rules_hidden", "rules_rare", "rules_even")
 BENCHMARKS = (*BANDS, "rules_unasked")
 COMMON = (
-    "experiment=rules", f"run.steps={STEPS}", f"eval.every={EVERY}", "eval.after=false",
+    "experiment=rules", f"run.steps={STEPS}", f"eval.every={EVERY}",
     "rollout.prompts_per_step=16", "rollout.group_size=4", f"eval.benchmarks=[{','.join(BENCHMARKS)}]",
 )  # fmt: skip
 
@@ -30,7 +30,7 @@ GUIDED = ("mel.enabled=true", "mel.weight=0", "mel.write=both", "mel.credit=augm
 GAIN = ("mel.keep=gain", "mel.min_gain=0.25")
 
 GRPO = Arm("GRPO", (OFF,))
-RESAMPLED = Arm("GRPO, sampled again", (OFF, "rollout.resample=both", "rollout.resample_size=4"))
+RESAMPLED = Arm("GRPO, sampled again", (OFF, "rollout.resample=both", "rollout.resample_size=3"))
 AUGMENT = Arm("augment", GUIDED)
 SHUFFLED = Arm("augment, lessons of other rules", (*GUIDED, "mel.lesson=shuffled"))
 IRRELEVANT = Arm("augment, an irrelevant text", (*GUIDED, "mel.lesson=irrelevant"))
@@ -45,8 +45,8 @@ SECONDARY = (
     Arm("augment, capped ratio", (*GUIDED, "mel.correction=capped")),
     Arm("augment, mixed groups alone", (*GUIDED, "mel.write=mixed")),
     Arm("augment + NLL 0.1, by gain", (*GUIDED, *GAIN, "mel.weight=0.1")),
-    Arm("the paper's NLL", ("mel.enabled=true", "mel.weight=0.1")),
-    Arm("the paper's NLL, by gain", ("mel.enabled=true", "mel.weight=0.1", *GAIN)),
+    Arm("NLL 0.1", ("mel.enabled=true", "mel.weight=0.1")),
+    Arm("NLL 0.1, by gain", ("mel.enabled=true", "mel.weight=0.1", *GAIN)),
     Arm("hint", (*GUIDED, "mel.credit=hint")),
     Arm("hint, contrast", (*GUIDED, "mel.credit=hint", "mel.contrast=wrong_lesson", "mel.pairs_per_group=2")),
     Arm("augment + hint", (*GUIDED, "mel.credit=[augment,hint]")),

@@ -64,7 +64,9 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 def difference(one: Sequence[Result], other: Sequence[Result], benchmark: str, step: int) -> tuple[float, float]:
     """In points, paired by seed."""
-    return interval([100 * (score(a, benchmark, step) - score(b, benchmark, step)) for a, b in zip(one, other)])
+    return interval(
+        [100 * (score(a, benchmark, step) - score(b, benchmark, step)) for a, b in zip(one, other, strict=True)]
+    )
 
 
 def marked(found: tuple[float, float]) -> str:
@@ -158,10 +160,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("runs/pays_table"), help="where results are kept")
     parser.add_argument("--parallel", type=int, default=2, help="runs at a time, one core each")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--secondary-seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5, choices=sorted(T_95))
+    parser.add_argument("--secondary-seeds", type=int, default=3, choices=sorted(T_95))
     parser.add_argument("--parts", nargs="+", default=["primary", "secondary"], choices=["primary", "secondary"])
     options = parser.parse_args()
+    options.secondary_seeds = min(options.secondary_seeds, options.seeds)
     study = Study(options.output, options.parallel)
     rates = tuned(study, PRIMARY)
     results = measured(study, PRIMARY, rates, range(options.seeds))

@@ -129,6 +129,9 @@ def _demonstrations(config: Config) -> Iterator[Problem]:
     if rollout.group_size != 1:
         why = "a question has one solution"
         yield Problem("rollout.group_size", rollout.group_size, why, "set it to 1")
+    if algorithm.importance_cap is not None:
+        why = "a solution was sampled by nobody, so there is nothing to correct for"
+        yield Problem("algorithm.importance_cap", algorithm.importance_cap, why, "set it to null")
     if config.is_off_policy:
         why = "nothing is sampled, so there is nothing to explore ahead"
         yield Problem("driver.capacity", config.driver.capacity, why, "leave driver.capacity and rollout.partial out")

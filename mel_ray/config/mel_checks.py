@@ -23,6 +23,9 @@ def find_mel_problems(config: Config) -> Iterator[Problem]:
     if mel.correction != "none" and "augment" not in mel.credit:
         why = "no replay is trained, so there is nothing to correct"
         yield Problem("mel.correction", mel.correction, why, "set mel.credit=augment")
+    if mel.enabled and "hint" in mel.credit and mel.replay_max_tokens < config.rollout.max_tokens:
+        why = "attempts are read with the lesson in the prompt, and might be longer than what fits there"
+        yield Problem("mel.replay_max_tokens", mel.replay_max_tokens, why, "make it at least rollout.max_tokens")
     if mel.enabled and mel.lesson != "own" and mel.weight:
         why = "a replay that was shown something else proves nothing about the meta-experience that would be trained"
         yield Problem("mel.lesson", mel.lesson, why, "set mel.weight=0 and mel.credit=augment")
@@ -38,9 +41,17 @@ def find_mel_problems(config: Config) -> Iterator[Problem]:
     if retrieval.method != "none" and mel.enabled and not mel.credit:
         why = "a lesson of another question is not trained itself, and nothing else would come of it"
         yield Problem("mel.retrieval.method", retrieval.method, why, "set mel.credit=augment or mel.credit=hint")
-    if retrieval.method != "none" and config.run.replay_order is not None:
+    if (retrieval.method != "none" or mel.lesson == "shuffled") and config.run.replay_order is not None:
         why = "which lessons are known when a question is asked depends on time, where batches are explored ahead"
-        yield Problem("run.replay_order", config.run.replay_order, why, "set mel.retrieval.method=none")
+        remedy = "set mel.retrieval.method=none and mel.lesson=own"
+        yield Problem("run.replay_order", config.run.replay_order, why, remedy)
+    if retrieval.method != "none" and mel.lesson != "own":
+        why = "lessons would be found that were tested with another text in their place"
+        yield Problem("mel.lesson", mel.lesson, why, "set mel.lesson=own, or mel.retrieval.method=none")
+    is_unheard = mel.enabled and mel.write != "mixed" and not mel.credit
+    if is_unheard and config.algorithm.dynamic_sampling.enabled:
+        why = "dynamic sampling throws all-wrong groups away, and their lessons with them"
+        yield Problem("mel.write", mel.write, why, "use mixed, or set mel.credit=augment or mel.credit=hint")
     if mel.min_gain and mel.keep != "gain":
         yield Problem("mel.min_gain", mel.min_gain, "only a gain is held against it", "set mel.keep=gain")
     if mel.write != "mixed" and mel.template.abstraction_from_answer is None:

@@ -49,7 +49,10 @@ class ChatTokenizer:
             self._rendered(self._messages("x", ()), True)
         except Exception as error:  # a template may fail in any way
             raise _unusable(f"the chat template cannot be used: {error}") from error
-        self.stop_ids = self._stop_ids(loaded.special_tokens.get("eos_token"), model.stop_tokens, loaded.end_ids)
+        eos_token = loaded.special_tokens.get("eos_token")
+        self.stop_ids = self._stop_ids(eos_token, model.stop_tokens, loaded.end_ids)
+        known = self._tokenizer.token_to_id(eos_token) if eos_token else None
+        self.end_id = self.stop_ids[0] if known is None else known  # with which a solution to imitate ends
 
     def _stop_ids(self, eos_token: str | None, stop_tokens: Sequence[str], end_ids: Sequence[int]) -> tuple[int, ...]:
         ids = set(end_ids)

@@ -14,6 +14,7 @@ from mel_ray.mel.book import Book
 from mel_ray.mel.guidance import joining
 from mel_ray.mel.hint import lending
 from mel_ray.mel.replay import prove
+from mel_ray.records.experience import RULE_COLUMN
 from mel_ray.records.incident import LostRecords, Poison
 from mel_ray.records.ledger import DraftFate
 from mel_ray.records.ports import Experience, Rewards, Rollout, Turn
@@ -27,7 +28,7 @@ GROUPS: dict[str, tuple[Applies, ...]] = {
     "wrong": (is_all_wrong,),
     "both": (is_mixed, is_all_wrong),
 }
-FollowUp = tuple[Applies, Callable[[Sequence[Row], int], Awaitable[tuple[Row, ...]]]]
+FollowUp = tuple[Applies, Callable[[Prompt, Sequence[Row], int], Awaitable[tuple[Row, ...]]]]
 
 
 class Explorer:
@@ -58,7 +59,7 @@ class Explorer:
         recalled = await self._recall(prompt, judged, step)
         is_helped = any(lesson.is_proven for lesson in recalled)
         rules = [] if is_helped else self.follow_ups
-        drafted = [await draft(judged, step) for applies, draft in rules if applies(judged)]
+        drafted = [await draft(prompt, judged, step) for applies, draft in rules if applies(judged)]
         more = await self._resample(prompt, judged, step)
         self.order.explored(step, prompt.question_id)
         drafts = lending([*recalled, *(draft for rows in drafted for draft in rows)], self.cfg.mel)
@@ -88,13 +89,16 @@ class Explorer:
         async with self.order.sampling(step, (prompt.question_id, RowKind.RECALLED.value)):
             try:
                 replays = await self.experience.recall(judged, found.row, step)
-            except (Poison, LostRecords):
+            except Poison:
+                return ()
+            except LostRecords:
+                self.book.forget(found)
                 return ()
         lesson = replace(found.row, kind=RowKind.RECALLED, question_id=prompt.question_id, age=step - found.step,
                          states_rule=None)  # fmt: skip
         return self._proven([lesson], [await self.rewards.judge(replays)], judged) if replays else ()
 
-    async def contrast(self, judged: Sequence[Row], step: int) -> tuple[Row, ...]:
+    async def contrast(self, prompt: Prompt, judged: Sequence[Row], step: int) -> tuple[Row, ...]:
         """A group's meta-experiences, and which of them are proven."""
         async with self.order.sampling(step, (judged[0].question_id, "drafts")):
             try:
@@ -102,7 +106,7 @@ class Explorer:
             except Poison:
                 return ()
         async with asyncio.TaskGroup() as group:
-            replays = [group.create_task(self._replay(draft, step)) for draft in drafts]
+            replays = [group.create_task(self._replay(prompt, draft, step)) for draft in drafts]
         drafts, judged_replays = zip(*(one.result() for one in replays), strict=True) if replays else ((), ())
         return self._proven(drafts, judged_replays, judged)
 
@@ -113,18 +117,18 @@ class Explorer:
         min_gain = mel.min_gain if mel.keep == "gain" else None
         return prove(drafts, replays, mel.min_correct_replays, success_rate(judged), min_gain)  # Eq. 6
 
-    def _other(self, draft: Row, step: int) -> Row | None:
+    def _other(self, prompt: Prompt, step: int) -> Row | None:
         if self.cfg.mel.lesson != "shuffled" or self.book is None:
             return None
-        seed = derive_seed(self.cfg.run.seed, step, draft.question_id, "other")
-        return self.book.any_other(draft.question_id, seed)
+        seed = derive_seed(self.cfg.run.seed, step, prompt.question_id, "other")
+        return self.book.any_other(prompt.question_id, seed, prompt.question.columns.get(RULE_COLUMN))
 
-    async def _replay(self, draft: Row, step: int) -> tuple[Row, tuple[Row, ...]]:
+    async def _replay(self, prompt: Prompt, draft: Row, step: int) -> tuple[Row, tuple[Row, ...]]:
         if draft.fate is not None:
             return draft, ()  # rejected before a replay
         async with self.order.sampling(step, (draft.question_id, f"replay-{draft.index}")):
             try:
-                replays = await self.experience.replay(draft, step, self._other(draft, step))  # y_val ~ pi(. | x, M)
+                replays = await self.experience.replay(draft, step, self._other(prompt, step))  # y_val ~ pi(. | x, M)
             except Poison:
                 return replace(draft, fate=DraftFate.REPLAY_UNVERIFIED), ()
         return draft, await self.rewards.judge(replays)

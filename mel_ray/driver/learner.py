@@ -20,7 +20,7 @@ from mel_ray.policy.policy_settings import experience_weight, factor, learning_r
 from mel_ray.policy.rows import Lessons, decide, kl_penalty_to_go, rows_of, score, weigh
 from mel_ray.records.ports import Archive, Policy
 from mel_ray.records.reports import UpdateReport
-from mel_ray.records.row import Explored, Ref, Row, solutions
+from mel_ray.records.row import Explored, Ref, Row, RowKind, solutions
 from mel_ray.records.step import OptimizerStep, Shards, TrainSettings
 from mel_ray.records.trajectory import Floats
 
@@ -47,7 +47,9 @@ class Learner:
     async def learn(self, step: int, explored: Sequence[Explored], version: int = 0) -> Learned:
         """`version`: the weights that the policy has."""
         rows = rows_of(explored)
-        settings = self._settings(step, version, any(row.is_older_than(version) for row in rows))
+        settings = self._settings(
+            step, version, any(row.is_older_than(version) for row in rows if row.kind is not RowKind.RECALLED)
+        )
         oldest = version - self.cfg.driver.max_staleness
         try:
             rows, lessons, minibatches = await self._weighed(rows, step, oldest)

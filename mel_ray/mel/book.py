@@ -12,7 +12,7 @@ from random import Random
 from mel_ray.config.learning import RetrievalConfig
 from mel_ray.config.schema import MelConfig
 from mel_ray.mel.retrieval import likenesses
-from mel_ray.records.experience import Draft
+from mel_ray.records.experience import RULE_COLUMN, Draft
 from mel_ray.records.ports import ObjectStore
 from mel_ray.records.row import Ref, Row, drafts
 from mel_ray.records.stored import StoredRecords
@@ -22,11 +22,13 @@ FILE = "book.npz"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """`text`: the question and the heuristics, by which it is found. `row`: of the draft."""
+    """`text`: the question and the heuristics, by which it is found. `row`: of the draft. `rule`: the right one of its
+    question, where a world knows it."""
 
     step: int
     text: str
     row: Row
+    rule: str | None = None
 
 
 _STORED = StoredRecords(Entry)
@@ -60,7 +62,11 @@ class Book:
         by_ref: Mapping[Ref | None, Sequence[Draft]] = dict(
             zip(dict.fromkeys(draft.ref for draft in replayed), records, strict=True)
         )
-        self.entries += [Entry(step, _text(by_ref[draft.ref][draft.index]), _plain(draft)) for draft in replayed]
+        written = [by_ref[draft.ref][draft.index] for draft in replayed]
+        self.entries += [
+            Entry(step, _text(one), _plain(draft), one.question.columns.get(RULE_COLUMN))
+            for draft, one in zip(replayed, written, strict=True)
+        ]
         self.entries = self.entries[-self._options.size :]
 
     def find(self, question_id: str, question: str) -> Entry | None:
@@ -69,10 +75,20 @@ class Book:
         number = best(question, [one.text for one in known], self._options)
         return None if number is None else known[number]
 
-    def any_other(self, question_id: str, seed: int) -> Row | None:
-        """A draft about another question, by the seed; None while there is none."""
-        known = [one.row for one in self.entries if one.row.question_id != question_id]
+    def any_other(self, question_id: str, seed: int, rule: str | None = None) -> Row | None:
+        """A draft of the last step about another question, and where a world knows the rules about another than `rule`,
+        by the seed; None while there is none."""
+        last = self.entries[-1].step if self.entries else 0
+        known = [
+            one.row
+            for one in self.entries
+            if one.step == last and one.row.question_id != question_id and (rule is None or one.rule != rule)
+        ]
         return Random(seed).choice(known) if known else None
+
+    def forget(self, entry: Entry) -> None:
+        """Its records are lost."""
+        self.entries = [one for one in self.entries if one.row.ref != entry.row.ref]
 
     async def save(self, folder: Path) -> None:
         """Write the entries and the records their rows lead to."""

@@ -91,8 +91,9 @@ def heuristics_characters(text: str, template: MelTemplate) -> tuple[int, int]:
     return headers[feeding[0]][0], headers[after][0] if after < len(headers) else len(text)
 
 
-def leaks_answer(experience: Experience, answer: str) -> bool:
-    """Whether a heuristic states the ground-truth answer: heuristics must hold for future problems (MEL 3.2).
+def leaks_answer(experience: Experience, answer: str, text: str = "") -> bool:
+    """Whether a heuristic states the ground-truth answer: heuristics must hold for future problems (MEL 3.2); or `text`
+    does, which is all of M where its writer was told the answer: a replay could copy it.
 
     The answer counts as stated where it stands alone: "12" is not in "112", "1.2" or "12th".
     """
@@ -101,4 +102,6 @@ def leaks_answer(experience: Experience, answer: str) -> bool:
         return False
     alone = re.compile(rf"(?<![\w.]){re.escape(needle)}(?!\w|\.\d)")
     spaced = re.compile(rf"(?<![\w.]){re.escape(answer.strip().casefold())}(?!\w|\.\d)")
-    return any(alone.search(rule.casefold()) or spaced.search(rule.casefold()) for rule in experience.heuristics)
+    return any(
+        alone.search(rule.casefold()) or spaced.search(rule.casefold()) for rule in (*experience.heuristics, text)
+    )

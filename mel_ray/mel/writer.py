@@ -79,7 +79,8 @@ class Writer:
             experience = parse_experience(trajectory.text, self._mel.template)
         except ParseFailure as failure:
             return replace(draft, state=DraftState.PARSE_FAILURE, reason=str(failure))
-        if leaks_answer(experience, draft.question.truth.answer):
+        told = trajectory.text if draft.pair.correct is None else ""  # the writer was told the answer
+        if leaks_answer(experience, draft.question.truth.answer, told):
             return replace(draft, state=DraftState.LEAKED_ANSWER)
         if len(self._replay_ids(draft.question, trajectory.text)) + self._mel.replay_max_tokens > self._max_context:
             return replace(draft, reason="the replay")

@@ -115,6 +115,12 @@ def _staleness_metrics(step: StepMeasures) -> dict[str, float]:
     return metrics
 
 
+def _effective_share(step: StepMeasures) -> float:
+    """Of the guided tokens, by their ratios: Kish's effective sample size."""
+    total = step["guided_tokens"] * step["guided_squared_ratio"]
+    return step["guided_ratio"] ** 2 / total if total else 0.0
+
+
 def _step_metrics(step: StepMeasures) -> dict[str, float]:
     """One optimizer step; what it had no tokens for is left out."""
     metrics = {
@@ -140,7 +146,7 @@ def _step_metrics(step: StepMeasures) -> dict[str, float]:
             "guide/tokens_share": step.ratio("guided_tokens", "policy_tokens"),
             "guide/ratio_mean": step.ratio("guided_ratio", "guided_tokens"),
             "guide/ratio_max": step["guided_max"],
-            "guide/effective_share": step["guided_ratio"] ** 2 / (step["guided_tokens"] * step["guided_squared_ratio"]),
+            "guide/effective_share": _effective_share(step),
             "guide/above_cap_share": step.ratio("guided_above", "guided_tokens"),
         }
     if step["lesson_tokens"]:

@@ -201,6 +201,8 @@ def count_fates(rows: Iterable[Row]) -> Ledger:
     drafted: dict[DraftFate, int] = {}
     rows = list(rows)
     for row in rows:
+        if row.kind is RowKind.RECALLED:
+            continue  # it was written for another question
         if isinstance(row.fate, TrajectoryFate):
             trajectories[row.fate] = trajectories.get(row.fate, 0) + 1
         elif isinstance(row.fate, DraftFate):

@@ -9,6 +9,7 @@ import pytest
 from mel_ray.data.prompts import PromptStream
 from mel_ray.mel.book import Entry
 from mel_ray.records.experience import DraftState
+from mel_ray.records.incident import LostRecords
 from mel_ray.records.ledger import DraftFate, TrajectoryFate
 from mel_ray.records.row import RowKind, attempts, drafts, is_mixed
 from tests.driver.fakes import FakeRewards, World, make
@@ -47,7 +48,7 @@ async def test_more_can_be_done_with_a_judged_group_than_to_contrast_it():
     system = make(world)
     explorer = system.explorer
 
-    async def hint(judged, step):
+    async def hint(prompt, judged, step):
         world.note("hinted", judged[0].question_id)
         return (draft_row(ref="hint"),)
 
@@ -275,17 +276,38 @@ async def test_what_a_step_learns_from_is_found_in_the_next():
     assert "travel/recalled" not in report.metrics
 
 
-async def test_a_recalled_lesson_is_not_a_draft_of_the_step():
-    world = World({"silent": "ww"}, replay="c")
-    system = make(world, *TRAVEL, data_question="What zade 1?")
+@pytest.mark.parametrize(
+    ("replay", "keep"), [("c", "replay"), ("c", "gain"), ("w", "replay"), ("w", "gain"), ("t", "replay")]
+)
+async def test_a_recalled_lesson_is_not_a_draft_of_the_step(replay, keep):
+    world = World({"silent": "ww"}, replay=replay)
+    system = make(world, *TRAVEL, f"mel.keep={keep}", data_question="What zade 1?")
     known_to(system, text="If zade is asked, then add.")
     report = await system.step(5)
     assert report.ledger.drafts == {}
-    assert report.ledger.trajectories == {TrajectoryFate.TRAINED: 3}
-    assert report.metrics["travel/recalled"] == report.metrics["travel/pass_share"] == 1.0
+    assert report.ledger.is_balanced
+    if replay == "c":
+        assert report.ledger.trajectories == {TrajectoryFate.TRAINED: 3}
+    assert report.metrics["travel/recalled"] == 1.0
+    assert report.metrics["travel/pass_share"] == (replay == "c")
     assert report.metrics["travel/age"] == 3.0
     assert report.metrics["mel/pairs"] == 0.0
     assert report.metrics["tokens/experience"] == 4.0
+    assert system.policy.updates == [] or system.policy.updates[0][1].version is None  # old lessons make no batch stale
+
+
+async def test_a_lesson_whose_records_are_lost_is_forgotten():
+    world = World({"silent": "ww"})
+    system = make(world, *TRAVEL, data_question="What zade 1?")
+    known_to(system, text="If zade is asked, then add.")
+
+    async def lost(*_):
+        raise LostRecords("gone")
+
+    system.explorer.experience.recall = lost
+    ((*rows,),) = await system.explored(5)
+    assert {row.kind for row in rows} == {RowKind.ATTEMPT}
+    assert "lesson" not in [one.row.ref for one in system.explorer.book.entries]
 
 
 async def test_a_recalled_lesson_lends_credit_too():

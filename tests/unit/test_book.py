@@ -68,6 +68,10 @@ def test_only_what_passed_its_replay_travels_and_the_book_is_bounded():
     assert failed.find("other", "Compute 9 zade 7.") is None
     assert failed.any_other("other", 3).question_id == "zade-0"  # as a control
     assert failed.any_other("zade-0", 3) is None
+    (entry,) = failed.entries
+    failed.entries = [replace(entry, rule="If zade, then add.")]
+    assert failed.any_other("other", 3, "If zade, then add.") is None  # another question, but the same rule
+    assert failed.any_other("other", 3, "If bomo, then add.") is not None
     small = book_of(*WORDS, size=2)
     assert [one.row.question_id for one in small.entries] == ["keta-0", "lodu-0"]
     unused = book_of("zade", method="none")

@@ -64,11 +64,17 @@ def test_a_solution_is_tokenised_as_it_would_be_sampled(tmp_path):
     (prompt,) = render_prompts(loaded(tmp_path, solution="answer"), TOKENIZER, "{{ question }}", 64).prompts
     shown = demonstration(prompt, TOKENIZER, 64)
     assert TOKENIZER.decode(shown.token_ids) == GSM8K["answer"]
-    assert shown.token_ids[-1] in TOKENIZER.stop_ids
+    assert shown.token_ids[-1] == TOKENIZER.end_id
     assert shown.finish_reason is FinishReason.STOP
     assert np.isnan(shown.logprobs).all()
     cut = demonstration(prompt, TOKENIZER, 5)
     assert (len(cut.token_ids), cut.finish_reason) == (5, FinishReason.LENGTH)
+
+
+def test_a_solution_ends_with_the_end_of_sequence_whatever_else_may_end_a_completion():
+    start = ChatTokenizer(EMBEDDED, ModelConfig(path="embedded", stop_tokens=("<|endoftext|>", "<|im_start|>")))
+    assert len(start.stop_ids) == 3
+    assert start.end_id == TOKENIZER.end_id == TOKENIZER.stop_ids[0] != start.stop_ids[0]
 
 
 @pytest.mark.parametrize("max_tokens", [64, 8])

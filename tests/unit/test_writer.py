@@ -175,9 +175,15 @@ def test_of_an_all_wrong_group_the_writer_sees_the_reference_answer():
     asked = TOKENIZER.decode(sample.asked[0][0].token_ids)
     assert "Incorrect:\nWrong: \\boxed{35}\nCorrect:\nAnswer: \\boxed{23}" in asked
     assert (draft.state, draft.correct_text, draft.incorrect_text) == (DraftState.PARSED, "", "Wrong: \\boxed{35}")
-    leaking = FakeSampler("Bifurcation: Step 2.\nCritique: It erred.\nHeuristic: If asked, then say 23.")
-    draft = asyncio.run(Writer(CONFIG.mel, TOKENIZER, 512, 11).draft(group, ContrastivePair(None, 0), 0, 3, leaking))
-    assert draft.state is DraftState.LEAKED_ANSWER
+    for told in ("It erred.|If asked, then say 23.", "It must be 23.|If a, then b."):  # a replay could copy either
+        critique, rule = told.split("|")
+        leaking = FakeSampler(f"Bifurcation: Step 2.\nCritique: {critique}\nHeuristic: {rule}")
+        writer = Writer(CONFIG.mel, TOKENIZER, 512, 11)
+        draft = asyncio.run(writer.draft(group, ContrastivePair(None, 0), 0, 3, leaking))
+        assert draft.state is DraftState.LEAKED_ANSWER
+    # of a mixed group the critique may, as in the paper
+    fine = FakeSampler("Bifurcation: Step 2.\nCritique: It must be 23.\nHeuristic: If a, then b.")
+    assert drafted(fine).state is DraftState.PARSED
 
 
 @pytest.mark.parametrize(

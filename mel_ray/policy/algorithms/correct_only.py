@@ -26,7 +26,7 @@ class CorrectOnly(Algorithm):
         for row in group:
             if row.fate is not None:
                 fates.append(None)
-            elif not row.credit:
+            elif row.verdict is None or not row.verdict.is_correct:
                 fates.append(TrajectoryFate.INCORRECT)
             elif options.rft.deduplicate and row.digest and row.digest in seen:
                 fates.append(TrajectoryFate.DUPLICATE)
