@@ -4,11 +4,12 @@ vLLM imports this module in its worker process, because `worker_extension_cls` n
 backend `mel_<transport>` for every transport of the registry.
 """
 
+import ctypes
 import time
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,7 @@ from mel_ray.weights.phases import AT_THE_SAME_TIME, Phases
 from mel_ray.weights.registry import TRANSPORTS
 from mel_ray.weights.sender import tapped
 
+TRIM_EVERY = 16  # updates
 PLAIN_LINEARS = (
     ColumnParallelLinear,
     MergedColumnParallelLinear,
@@ -44,6 +46,13 @@ PLAIN_LINEARS = (
     ReplicatedLinear,
     RowParallelLinear,
 )
+
+
+def give_back_memory() -> None:
+    """Give the system what the heap does not use. An engine on CPU compiles kernels for ever new batch sizes, and those
+    that come and go leave holes in it, which malloc would keep."""
+    with suppress(OSError, AttributeError):  # another library than glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def refresh_packed_heads(model: torch.nn.Module) -> None:
@@ -137,6 +146,7 @@ class CheckedReceiver(WeightTransferEngine):
     """
 
     checksums: dict[str, int]
+    updates = 0
     model: Any
     phases: Phases
 
@@ -158,6 +168,10 @@ class CheckedReceiver(WeightTransferEngine):
             finalize_layerwise_reload(self.model, self.model_config)
         with self.phases.measure("repack heads"):
             refresh_packed_heads(self.model)
+        self.updates += 1
+        if current_platform.is_cpu() and self.updates % TRIM_EVERY == 0:
+            with self.phases.measure("trim heap"):
+                give_back_memory()
 
     def receive_weights(self, update_info: Any) -> None:
         model = self.model
