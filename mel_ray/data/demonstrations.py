@@ -19,7 +19,8 @@ def demonstration(prompt: Prompt, tokenizer: ChatTokenizer, max_tokens: int) -> 
 
     One of more than `max_tokens` tokens is cut there, and counts as truncated.
     """
-    ids = [*tokenizer.encode(prompt.question.solution).tolist(), tokenizer.end_id]
+    end = [] if tokenizer.end_id is None else [tokenizer.end_id]
+    ids = [*tokenizer.encode(prompt.question.solution).tolist(), *end]
     finish = FinishReason.STOP if len(ids) <= max_tokens else FinishReason.LENGTH
     ids = ids[:max_tokens]
     return Trajectory.of_one_turn(ids, [np.nan] * len(ids), prompt.question.solution, finish, 0, NEVER_STALE)
