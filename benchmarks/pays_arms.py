@@ -37,8 +37,11 @@ IRRELEVANT = Arm("augment, an irrelevant text", (*GUIDED, "mel.lesson=irrelevant
 REFERENCE = Arm("augment, the reference solution", (*GUIDED, "mel.lesson=reference"))
 PRIMARY = (GRPO, RESAMPLED, AUGMENT, SHUFFLED, IRRELEVANT, REFERENCE)
 CONTROLS = (RESAMPLED, SHUFFLED, IRRELEVANT)
+# For arms that sample more than a draft and one replay for a group.
+RESAMPLED_MORE = Arm("GRPO, sampled again, 6", (OFF, "rollout.resample=both", "rollout.resample_size=6"))
 
 SECONDARY = (
+    RESAMPLED_MORE,
     Arm("augment, by gain", (*GUIDED, *GAIN)),
     Arm("augment, by gain, 4 replays", (*GUIDED, *GAIN, "mel.replays=4")),
     Arm("augment, ratio", (*GUIDED, "mel.correction=ratio")),

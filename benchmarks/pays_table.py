@@ -12,7 +12,20 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from benchmarks.figures import finish
-from benchmarks.pays_arms import BANDS, BENCHMARKS, CONTROLS, EVERY, GRPO, PRIMARY, RESAMPLED, SECONDARY, STEPS, Arm
+from benchmarks.pays_arms import (
+    AUGMENT,
+    BANDS,
+    BENCHMARKS,
+    CONTROLS,
+    EVERY,
+    GRPO,
+    PRIMARY,
+    RESAMPLED,
+    RESAMPLED_MORE,
+    SECONDARY,
+    STEPS,
+    Arm,
+)
 from benchmarks.study import Result, Run, Study
 
 LEARNING_RATES = ("4e-4", "8e-4", "1.6e-3")
@@ -46,6 +59,13 @@ def tuned(study: Study, arms: Sequence[Arm]) -> dict[str, str]:
     return {arm.name: max(LEARNING_RATES, key=lambda lr: scores[arm.name, lr]) for arm in arms}
 
 
+def at_rate(arms: Sequence[Arm], rates: dict[str, str], lr: str) -> list[Arm]:
+    """Arms whose own rate came out different, to be measured at this one too; adds to `rates`."""
+    added = [Arm(f"{arm.name}, at {lr}", arm.overrides) for arm in arms if rates[arm.name] != lr]
+    rates |= {arm.name: lr for arm in added}
+    return added
+
+
 def measured(study: Study, arms: Sequence[Arm], rates: dict[str, str], seeds: Sequence[int]) -> Results:
     """Seed by seed, so that a study cut short has all arms of the first seeds."""
     runs = [run_of(arm, rates[arm.name], seed) for seed in seeds for arm in arms]
@@ -77,11 +97,26 @@ def marked(found: tuple[float, float]) -> str:
 
 
 def tokens_until(result: Result, level: float) -> float | None:
-    """Sampled tokens until the hidden band first reaches a level; None if it never does."""
+    """Sampled tokens until the hidden band has reached a level; None if it never does.
+
+    It counts as reached where the mean of an evaluation and the next one is not below it, so that one lucky evaluation
+    does not decide.
+    """
     for step in range(EVERY, STEPS + 1, EVERY):
-        if score(result, BANDS[0], step) >= level:
+        following = min(step + EVERY, STEPS)
+        if fmean([score(result, BANDS[0], step), score(result, BANDS[0], following)]) >= level:
             return sum(result.series["tokens"][:step])  # type: ignore[arg-type]
     return None
+
+
+def share_of_tokens(found: Sequence[Result], grpo: Sequence[Result]) -> str:
+    """Tokens to the level that GRPO ends at with the same seed, as a multiple of those that GRPO took to it."""
+    shares = []
+    for one, base in zip(found, grpo, strict=True):
+        level = score(base, BANDS[0])
+        needed, usual = tokens_until(one, level), tokens_until(base, level)
+        shares += [needed / usual] if needed and usual else []
+    return f"{fmean(shares):.2f}x" if len(shares) == len(found) else f"{len(shares)} of {len(found)}"
 
 
 def levels(results: Results, rates: dict[str, str]) -> Iterator[str]:
@@ -89,53 +124,57 @@ def levels(results: Results, rates: dict[str, str]) -> Iterator[str]:
     steps = " | ".join(f"hidden, {step}" for step in SHOWN)
     yield f"| arm | lr | {steps} | rare, {STEPS} | even, {STEPS} | never asked, {STEPS} | tokens | to GRPO's level |"
     yield "|---" * (len(SHOWN) + 7) + "|"
-    level = fmean(score(one, BANDS[0]) for one in results[GRPO.name])
-    cost = fmean(one.tokens for one in results[GRPO.name])
     for name, found in results.items():
         cells = [f"{fmean(score(one, BANDS[0], step) for one in found):.3f}" for step in SHOWN]
         cells += [f"{fmean(score(one, benchmark) for one in found):.3f}" for benchmark in BENCHMARKS[1:]]
-        until = [tokens_until(one, level) for one in found]
-        reached = [one for one in until if one is not None]
-        share = f"{fmean(reached) / cost:.2f}x" if len(reached) == len(until) else f"{len(reached)} of {len(until)}"
+        share = share_of_tokens(found, results[GRPO.name])
         tokens = f"{fmean(one.tokens for one in found) / 1000:.0f}k"
         yield f"| {name} | {rates[name]} | {' | '.join([*cells, tokens, share])} |"
 
 
 def differences(results: Results, others: Sequence[Arm]) -> Iterator[str]:
-    """Of every arm to the controls, in points."""
+    """Of every arm to the controls, in points, with the tokens it sampled as a multiple of the control's: a gain counts
+    where that is not above 1."""
     columns = [(BANDS[0], step) for step in SHOWN] + [(band, STEPS) for band in BANDS[1:]]
     named = [f"{band.removeprefix('rules_')}, {step}" for band, step in columns]
-    yield f"| difference | {' | '.join(named)} |"
-    yield "|---" * (len(columns) + 1) + "|"
+    yield f"| difference | {' | '.join(named)} | tokens |"
+    yield "|---" * (len(columns) + 2) + "|"
     for name, found in results.items():
         for other in others:
             if name != other.name and other.name in results:
-                cells = [marked(difference(found, results[other.name], band, step)) for band, step in columns]
+                theirs = results[other.name]
+                cells = [marked(difference(found, theirs, band, step)) for band, step in columns]
+                cells.append(f"{fmean(one.tokens for one in found) / fmean(one.tokens for one in theirs):.2f}x")
                 yield f"| {name} - {other.name} | {' | '.join(cells)} |"
 
 
-def thirds(values: Sequence[float | None]) -> list[str]:
-    """Means over the first, second and last third of a run; - where nothing was kept."""
-    size = len(values) // 3
-    parts = [[one for one in values[n * size : (n + 1) * size] if one is not None] for n in range(3)]
-    return [f"{fmean(part):.2f}" if part else "-" for part in parts]
+def thirds(found: Sequence[Result], metric: str, weight: str | None = None) -> str:
+    """Means over the first, second and last third of the runs, weighted by another metric; - where there is nothing."""
+    cells, size = [], STEPS // 3
+    for part in range(3):
+        total = count = 0.0
+        for one in found:
+            for step in range(part * size, (part + 1) * size):
+                value, times = one.series[metric][step], one.series[weight][step] if weight else 1.0
+                if value is not None and times:
+                    total, count = total + value * times, count + times
+        cells.append(f"{total / count:.2f}" if count else "-")
+    return ", ".join(cells)
 
 
 def lessons(results: Results) -> Iterator[str]:
-    """What was kept, by thirds of the run."""
+    """What was kept, by thirds of the run; of arms whose replays were shown their own lessons."""
     names = {
         "mel/right_rule_share": "right rule among kept", "mel/drafts_right_rule_share": "among drafts",
         "mel/replay_pass/none": "replays that pass in all-wrong groups", "mel/kept": "kept a step",
     }  # fmt: skip
+    weights = {"mel/right_rule_share": "mel/kept"}
     yield f"| arm | {' | '.join(names.values())} |"
     yield "|---" * (len(names) + 1) + "|"
     for name, found in results.items():
-        if any(one.kept for one in found):
-            cells = []
-            for metric in names:
-                by_step = [[one.series[metric][step] for one in found] for step in range(STEPS)]
-                known = [[value for value in values if value is not None] for values in by_step]
-                cells.append(", ".join(thirds([fmean(values) if values else None for values in known])))
+        is_control = any("mel.lesson=" in word for word in found[0].run.overrides)
+        if any(one.kept for one in found) and not is_control:
+            cells = [thirds(found, metric, weights.get(metric)) for metric in names]
             yield f"| {name} | {' | '.join(cells)} |"
 
 
@@ -167,9 +206,10 @@ def main() -> None:
     options.secondary_seeds = min(options.secondary_seeds, options.seeds)
     study = Study(options.output, options.parallel)
     rates = tuned(study, PRIMARY)
-    results = measured(study, PRIMARY, rates, range(options.seeds))
+    controls = [*CONTROLS, *at_rate(CONTROLS, rates, rates[AUGMENT.name])]
+    results = measured(study, list(dict.fromkeys([*PRIMARY, *controls])), rates, range(options.seeds))
     show(f"{options.seeds} seeds, Avg@8", levels(results, rates))
-    show("paired by seed, in points, with 95% intervals", differences(results, (GRPO, *CONTROLS)))
+    show("paired by seed, in points, with 95% intervals", differences(results, (GRPO, *controls)))
     show("lessons, by thirds of a run", lessons(results))
     everything: dict[str, object] = {"steps": STEPS, "tuned_lr": rates, "primary": figures(results)}
     if "secondary" in options.parts:
@@ -178,7 +218,8 @@ def main() -> None:
         first = {name: found[: options.secondary_seeds] for name, found in results.items()}
         together = {GRPO.name: first[GRPO.name], RESAMPLED.name: first[RESAMPLED.name], **others}
         show(f"{options.secondary_seeds} seeds, Avg@8", levels(together, rates))
-        show("paired by seed, in points, with 95% intervals", differences(together, (GRPO, RESAMPLED)))
+        against = (GRPO, RESAMPLED, RESAMPLED_MORE)
+        show("paired by seed, in points, with 95% intervals", differences(together, against))
         show("lessons, by thirds of a run", lessons(others))
         everything |= {"tuned_lr": rates, "secondary": figures(others)}
     finish(everything)

@@ -2,8 +2,19 @@
 
 import pytest
 
-from benchmarks.pays_arms import BANDS, BENCHMARKS, EVERY, GRPO, PRIMARY, SECONDARY, STEPS
-from benchmarks.pays_table import SHOWN, differences, interval, lessons, levels, run_of, tokens_until
+from benchmarks.pays_arms import BANDS, BENCHMARKS, EVERY, GRPO, PRIMARY, RESAMPLED, SECONDARY, SHUFFLED, STEPS
+from benchmarks.pays_table import (
+    SHOWN,
+    at_rate,
+    differences,
+    interval,
+    lessons,
+    levels,
+    run_of,
+    share_of_tokens,
+    thirds,
+    tokens_until,
+)  # fmt: skip
 from benchmarks.study import Result
 from benchmarks.study_worker import SERIES
 from mel_ray.config.checks import find_problems
@@ -38,10 +49,28 @@ def test_tables_are_made_of_results():
     lines = list(differences(found, (GRPO,)))
     assert len(lines) == 2 + len(PRIMARY) - 1
     assert "**+10.0 ± 0.0**" in lines[2]  # at the last step
-    assert len(list(lessons(found))) == 2 + len(PRIMARY)
-    assert tokens_until(found[PRIMARY[2].name][0], 0.35) == 100.0 * 30
+    assert lines[2].endswith("| 1.00x |")
+    own = [arm for arm in PRIMARY if not any("mel.lesson=" in word for word in arm.overrides)]
+    assert len(list(lessons(found))) == 2 + len(own)
+    assert tokens_until(found[PRIMARY[2].name][0], 0.35) == 100.0 * 30  # 0.35 at step 30
+    assert share_of_tokens(found[GRPO.name], found[GRPO.name]) == "1.00x"
+    assert share_of_tokens(found[PRIMARY[5].name], found[GRPO.name]) == "0.50x"  # twice as steep
     assert tokens_until(found[PRIMARY[0].name][0], 0.9) is None
     assert BANDS[0] == "rules_hidden"
+
+
+def test_controls_are_measured_at_the_arms_rate_too():
+    rates = {arm.name: "8e-4" for arm in PRIMARY} | {RESAMPLED.name: "4e-4"}
+    (added,) = at_rate((RESAMPLED, SHUFFLED), rates, "8e-4")
+    assert (added.overrides, rates[added.name]) == (RESAMPLED.overrides, "8e-4")
+
+
+def test_means_over_thirds_are_weighted():
+    one = result(GRPO, 0, 0.5)
+    one.series["mel/kept"][0], one.series["mel/right_rule_share"][0] = 39.5, 1.0  # as much as the rest of the third
+    assert thirds([one], "mel/right_rule_share", "mel/kept") == "0.90, 0.50, 0.50"
+    one.series["mel/right_rule_share"][40:] = [None] * 20
+    assert thirds([one], "mel/right_rule_share", "mel/kept").endswith(", -")
 
 
 def test_an_interval_is_students():
