@@ -24,6 +24,7 @@ def find_problems(config: Config) -> list[Problem]:
         *_run(config),
         *_batch(config),
         *_reward(config),
+        *_resampling(config),
         *_algorithm(config),
         *_demonstrations(config),
         *context_problems(config),
@@ -101,6 +102,12 @@ def _batch(config: Config) -> Iterator[Problem]:
     if config.mel.enabled and config.mel.temperature != rollout.temperature:
         why = f"meta-experiences are scored at rollout.temperature={rollout.temperature:g}"
         yield Problem("mel.temperature", config.mel.temperature, why, "make both equal")
+
+
+def _resampling(config: Config) -> Iterator[Problem]:
+    if config.rollout.resample_size is not None and config.rollout.resample == "none":
+        why = "no group is sampled again"
+        yield Problem("rollout.resample_size", config.rollout.resample_size, why, "set rollout.resample=both")
 
 
 def _algorithm(config: Config) -> Iterator[Problem]:

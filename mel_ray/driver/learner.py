@@ -58,9 +58,9 @@ class Learner:
             await self.archive.record(step, rows, version)  # nothing explored is lost
             raise
         rows = settle_fates(rows, steps, oldest)
-        await self.book.add(step, rows)
         recording = asyncio.create_task(self.archive.record(step, rows, version))
         try:
+            await self.book.add(step, rows)
             update = await self.policy.train(steps, settings)  # Eqs. 7, 9, 10
         except BaseException:
             await recording
@@ -74,8 +74,9 @@ class Learner:
         algorithm = self.cfg.algorithm
         rows = await self._with_penalty_logprobs(rows)
         rows = score(rows, algorithm, self.cfg.rollout.max_tokens, self._penalties(rows))
-        rows = await self._with_hints(rows, step)
-        rows = decide(rows, algorithm, oldest if self.cfg.driver.stale == "drop" else None)
+        left_out = oldest if self.cfg.driver.stale == "drop" else None
+        rows = await self._with_hints(rows, step, left_out)
+        rows = decide(rows, algorithm, left_out)
         lessons = self._lessons(rows, step)
         return rows, lessons, weigh(rows, lessons, self.cfg)
 
@@ -141,10 +142,11 @@ class Learner:
             for row in rows
         ]
 
-    async def _with_hints(self, rows: list[Row], step: int) -> list[Row]:
-        """Attempts with the credit that a lesson of their question gives each of their tokens, in addition."""
+    async def _with_hints(self, rows: list[Row], step: int, oldest: int | None = None) -> list[Row]:
+        """Attempts with the credit that a lesson of their question gives each of their tokens, in addition; lessons
+        that older weights than version `oldest` wrote are left out."""
         mel = self.cfg.mel
-        hints = hints_of(rows, mel.contrast) if "hint" in mel.credit else []
+        hints = hints_of(rows, mel.contrast, oldest) if "hint" in mel.credit else []
         if not hints:
             return rows
         bare = await self._logprobs(self._shard([hint.attempt for hint in hints]))
@@ -180,7 +182,8 @@ class Learner:
         """The steps with what their loss compares with: the ratio's denominator, where an optimizer step comes before
         another on attempts, and the reference."""
         is_repeated = settings.epochs > 1 or any(step.optimizer == "policy" for step in steps[1:])
-        has_old = is_repeated and settings.loss.denominator == "proximal"
+        has_guided = any(row.is_guided for step in steps for row in rows_in(step.shards))
+        has_old = is_repeated and (settings.loss.denominator == "proximal" or has_guided)
         result = []
         for step in steps:
             shards = step.shards

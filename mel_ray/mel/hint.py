@@ -37,9 +37,14 @@ class Hint:
     gain: float | None
 
 
-def hints_of(rows: Sequence[Row], contrast: str) -> list[Hint]:
-    """One per attempt of the questions of the batch that have a lending draft."""
-    drafted = [draft for draft in guides(rows) if draft.group >= 0 and draft.replays]
+def hints_of(rows: Sequence[Row], contrast: str, oldest: int | None = None) -> list[Hint]:
+    """One per attempt of the questions of the batch that have a lending draft, not older than version `oldest`; a
+    recalled lesson may be."""
+    drafted = [
+        draft
+        for draft in guides(rows)
+        if draft.group >= 0 and draft.replays and not (draft.kind is RowKind.DRAFT and draft.is_older_than(oldest))
+    ]
     lessons = {draft.group: draft for draft in drafted if draft.lends_credit and draft.fate is None}
     wrong = {draft.group: draft for draft in drafted if draft.fate is DraftFate.REPLAY_FAILED}
     if contrast == "none":

@@ -6,6 +6,7 @@ import pytest
 
 from mel_ray.policy.batch import rows_in
 from mel_ray.records.experience import DraftState
+from mel_ray.records.incident import LostRecords
 from mel_ray.records.ledger import DraftFate, TrajectoryFate
 from mel_ray.records.row import RowKind, attempts, count_fates, drafts
 from tests.driver.fakes import FakeArchive, World, make
@@ -240,3 +241,27 @@ async def test_every_rank_gets_as_many_microbatches_and_every_row_is_trained_onc
     weighed = [row.sample for row in rows_in(step.shards) if row.has_weight]
     assert len(weighed) == len(set(weighed)) == 12
     assert set(weighed) == {row.sample for row in learned.rows if row.fate is TrajectoryFate.TRAINED}
+
+
+async def test_guided_tokens_have_the_policy_before_the_update_whatever_the_denominator():
+    words = ("mel.credit=augment", "mel.weight=0", "algorithm.epochs=2", "algorithm.denominator=sampled")
+    plain, guided = (
+        make(World({"a": "cw"}), "algorithm.epochs=2", "algorithm.denominator=sampled"),
+        make(World({"a": "cw"}), *words),
+    )
+    for system in (plain, guided):
+        await learn(system)
+    assert {row.old_logprobs is None for row in plain.trained()} == {True}
+    assert {row.old_logprobs is None for row in guided.trained()} == {False}
+
+
+async def test_what_cannot_be_remembered_loses_no_text():
+    system = make(World({"a": "cw"}), "mel.retrieval.method=bm25", "mel.credit=augment")
+
+    async def lost(step, rows):
+        raise LostRecords("gone")
+
+    system.learner.book.add = lost
+    with pytest.raises(LostRecords):
+        await learn(system)
+    assert len(system.archive.rows) == 1

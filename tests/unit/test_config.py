@@ -299,6 +299,7 @@ def test_mistyped_keys_are_met_with_did_you_mean(prefix):
         ),
         (["mel.lesson=shuffled", "mel.weight=0", "mel.credit=augment", "mel.retrieval.method=bm25"], "another text in"),
         (["mel.credit=hint", "mel.replay_max_tokens=20"], "Make it at least rollout.max_tokens"),
+        (["rollout.resample_size=3"], "no group is sampled again"),
         (["mel.credit=teach"], "mel.credit=teach: it must be augment, hint, or a list of both"),
         (["mel.credit=[augment,teach]"], "it must be augment, hint, or a list of both"),
         (["mel.correction=ratio"], "no replay is trained, so there is nothing to correct"),

@@ -11,6 +11,7 @@ from mel_ray.config.learning import HintConfig
 from mel_ray.mel.hint import hint_credit, hints_of, lending
 from mel_ray.policy.rows import rows_of
 from mel_ray.records.ledger import DraftFate
+from mel_ray.records.row import RowKind
 from tests.unit.builders import config_of, exploration, proven
 
 HINT = HintConfig()
@@ -49,6 +50,14 @@ def test_a_lesson_that_failed_is_the_contrast():
     assert all(hint.with_wrong_lesson is None for hint in hints_of(rows, "none"))
     assert all(hint.with_wrong_lesson is None for hint in hints_of(question(proven()), "wrong_lesson"))
     assert hints_of(question(FAILED), "wrong_lesson") == []
+
+
+def test_a_lesson_that_is_too_old_lends_nothing():
+    old = replace(proven(), versions=(1, 3))
+    assert len(hints_of(question(old), "none", oldest=1)) == 2
+    assert hints_of(question(old), "none", oldest=2) == []
+    recalled = [replace(row, kind=RowKind.RECALLED) if row.kind is RowKind.DRAFT else row for row in question(old)]
+    assert len(hints_of(recalled, "none", oldest=2)) == 2  # it was written for another question, long ago
 
 
 logprobs = st.lists(st.floats(-20, 0), min_size=1, max_size=8).map(lambda values: np.array(values, dtype=np.float32))
