@@ -5,14 +5,17 @@ depends on the steps before alone.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from mel_ray.config.learning import RetrievalConfig
 from mel_ray.config.schema import MelConfig
 from mel_ray.mel.retrieval import likenesses
 from mel_ray.records.experience import RULE_COLUMN, Draft
+from mel_ray.records.incident import LostRecords
 from mel_ray.records.ports import ObjectStore
 from mel_ray.records.row import Ref, Row, drafts
 from mel_ray.records.stored import StoredRecords
@@ -91,13 +94,17 @@ class Book:
         self.entries = [one for one in self.entries if one.row.ref != entry.row.ref]
 
     async def save(self, folder: Path) -> None:
-        """Write the entries and the records their rows lead to."""
+        """Write the entries and the records their rows lead to. Those on a node that is gone are forgotten."""
+        records: dict[Ref | None, Any] = {}
+        for ref in dict.fromkeys(one.row.ref for one in self.entries):
+            with suppress(LostRecords):
+                (records[ref],) = await self._store.get([ref])
+        self.entries = [one for one in self.entries if one.row.ref in records]
         if not self.entries:
             return
-        refs = list(dict.fromkeys(one.row.ref for one in self.entries))
-        numbers: dict[Ref | None, Ref | None] = {ref: number for number, ref in enumerate(refs)}
+        numbers: dict[Ref | None, Ref | None] = {ref: number for number, ref in enumerate(records)}
         entries = [replace(one, row=replace(one.row, ref=numbers[one.row.ref])) for one in self.entries]
-        _STORED.write(folder / FILE, (entries, await self._store.get([ref for ref in refs if ref is not None])))
+        _STORED.write(folder / FILE, (entries, list(records.values())))
 
     async def load(self, folder: Path) -> None:
         """Restore the entries; a checkpoint without any leaves the book empty.

@@ -11,6 +11,7 @@ from mel_ray.data.model_folder import EMBEDDED
 from mel_ray.mel.book import FILE, Book, best, read_book
 from mel_ray.mel.retrieval import bm25, embedding
 from mel_ray.records.experience import Experience
+from mel_ray.records.incident import LostRecords
 from mel_ray.records.ledger import DraftFate
 from mel_ray.records.question import Question, Truth
 from tests.unit.builders import FakeStore, config_of, draft, proven
@@ -89,6 +90,21 @@ def test_what_a_checkpoint_holds_is_found_again(tmp_path):
     (record,) = store.records[found.row.ref]
     assert record.experience.heuristics == ("If rini, then add.",)
     assert found.row.replays == ()
+
+
+def test_lessons_on_a_node_that_is_gone_are_forgotten(tmp_path):
+    book = book_of(*WORDS)
+    known = book._store.get
+
+    async def get(refs):
+        if "zade-0" in refs:
+            raise LostRecords("gone")
+        return await known(refs)
+
+    book._store.get = get
+    asyncio.run(book.save(tmp_path))
+    assert [one.row.question_id for one in book.entries] == [f"{word}-0" for word in WORDS[1:]]
+    assert len(read_book(tmp_path)[0]) == len(WORDS) - 1
 
 
 def test_an_empty_book_leaves_no_file_and_a_damaged_one_is_an_error(tmp_path):
