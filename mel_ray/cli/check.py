@@ -140,6 +140,8 @@ def experience_text(mel: MelConfig) -> str:
         parts.append(f"credit {' and '.join(mel.credit)}")
     if "augment" in mel.credit:
         parts.append(f"correction {mel.correction}")
+    if mel.retrieval.method != "none":
+        parts.append(f"lessons of other questions by {mel.retrieval.method}")
     if mel.lesson != "own":
         parts.append(f"control: replays are shown the {mel.lesson} text")
     return ", ".join(parts)

@@ -12,7 +12,7 @@ from mel_ray.records.problem import ConfigError, Problem
 _WORLD = Path(__file__).parent / "world"
 EMBEDDED_MODELS = {"problems": _WORLD / "base_model", "rules": _WORLD / "rules_model"}  # by world
 EMBEDDED = EMBEDDED_MODELS["problems"]
-_EMBEDDED_NAMES = {"embedded": EMBEDDED, "embedded_rules": EMBEDDED_MODELS["rules"]}
+EMBEDDED_NAMES = {"embedded": EMBEDDED, "embedded_rules": EMBEDDED_MODELS["rules"]}
 TOKENIZER_FILES = ("*.json", "*.jinja", "*.txt", "*.model*", "*.tiktoken")
 _MODEL_FILES = (*TOKENIZER_FILES, "*.safetensors")
 
@@ -52,9 +52,12 @@ def find_folder(path: str, hub_files: Sequence[str]) -> Path:
     Raises:
         ConfigError: there is no such folder.
     """
-    folder = _EMBEDDED_NAMES.get(path) or Path(path).expanduser()
+    folder = EMBEDDED_NAMES.get(path) or Path(path).expanduser()
     if not folder.exists() and is_hub_id(path):
         folder = from_hub("model.path", path, hub_files)
+    if not folder.is_dir() and folder == EMBEDDED_MODELS["rules"]:
+        make = "python -m mel_ray.data.world.pretrain --world rules"
+        raise _problem(path, "its base model has not been made yet", f"run `{make}`")
     if not folder.is_dir():
         raise _problem(path, "there is no such folder", "give an existing folder or a hub id")
     return folder

@@ -13,7 +13,7 @@ from mel_ray.config.load import compose_config
 from mel_ray.config.schema import ModelConfig, SourceConfig
 from mel_ray.data.chat import ChatTokenizer
 from mel_ray.data.datasets import load
-from mel_ray.data.model_folder import EMBEDDED, locate_model
+from mel_ray.data.model_folder import EMBEDDED, EMBEDDED_MODELS, EMBEDDED_NAMES, locate_model
 from mel_ray.data.prompts import Cursor, PromptStream, render_prompts
 from mel_ray.records.problem import ConfigError
 from mel_ray.records.question import Question, Truth
@@ -107,6 +107,13 @@ def test_plain_and_given_templates_and_system_prompt(tmp_path):
     assert given.render("Hi") == "Hi!"
     with pytest.raises(ConfigError):
         ChatTokenizer(tmp_path, MODEL.model_copy(update={"stop_tokens": ("<|none|>",)}))
+
+
+def test_a_base_model_that_has_not_been_made_says_how(monkeypatch, tmp_path):
+    monkeypatch.setitem(EMBEDDED_MODELS, "rules", tmp_path / "none")
+    monkeypatch.setitem(EMBEDDED_NAMES, "embedded_rules", tmp_path / "none")
+    with pytest.raises(ConfigError, match=r"has not been made yet.*pretrain --world rules"):
+        locate_model("embedded_rules")
 
 
 def test_models_that_cannot_be_used(tmp_path):
