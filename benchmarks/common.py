@@ -28,7 +28,7 @@ class NoArchive:
 class NoCheckpoints:
     """Nothing is saved either."""
 
-    async def save(self, state: RunState) -> None:
+    async def save(self, state: RunState, again: bool = False) -> None:
         return None
 
     async def finish(self) -> None:

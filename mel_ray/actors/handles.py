@@ -51,7 +51,8 @@ def _explain(
             return LostActor(sentence, log, who, isinstance(cause, OutOfMemory))
         return LostRecords(sentence, log) if isinstance(cause, ObjectLostError) else PoolError(sentence, log)
     if isinstance(error, RayActorError):
-        return LostActor(f"{label}: its process died.{where}{log_tail(log)}", log, who)
+        has_died = not error.actor_init_failed  # which is an exception of its constructor
+        return LostActor(f"{label}: its process died.{where}{log_tail(log)}", log, who, has_died=has_died)
     kind = LostRecords if isinstance(error, ObjectLostError) else PoolError
     return kind(f"{label}: {type(error).__name__}: {error}.{where}", log)
 

@@ -82,11 +82,27 @@ class Members(Generic[M]):
         return any(one is member for one in self.healthy)
 
     async def ready(self) -> None:
-        """Wait for those that have room; the others come when they have."""
+        """Wait for those that have room; the others come when they have. One whose process dies meanwhile is replaced.
+
+        Raises:
+            PoolError: one cannot start.
+        """
         for number, why in self._waiting.items():
             self._healing[number] = asyncio.create_task(self._heal(number, why))
         self._waiting.clear()
-        await asyncio.gather(*(member.ready() for member in self.healthy))
+        await asyncio.gather(*map(self._begun, self.healthy))
+        while not self.healthy and self._healing:
+            await asyncio.wait(self._healing.values(), return_when=asyncio.FIRST_COMPLETED)
+        if not self.healthy and self.failure:
+            raise self.failure
+
+    async def _begun(self, member: M) -> None:
+        try:
+            await member.ready()
+        except LostActor as lost:
+            if not lost.has_died:
+                raise
+            self.replace(member, lost)
 
     def watch(self, seconds: float) -> None:
         """From now on, a member that gives no sign of life for as many seconds is replaced."""

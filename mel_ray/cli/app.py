@@ -86,6 +86,12 @@ def heed_signals() -> None:
         signal.signal(number, _stop)
 
 
+def ignore_stop_signals() -> None:
+    """For what comes last, is short, and should not be cut off."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 _asked_to_stop = list[int]()
 
 

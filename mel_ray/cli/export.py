@@ -81,6 +81,8 @@ def export(arguments: Sequence[str]) -> None:
     config = continued_config(run.config, ())
     settings = PolicySettings.of(config, locate_model(config.model.path))
 
+    from safetensors import SafetensorError
+
     from mel_ray.policy.consolidate import export_checkpoint  # torch and DeepSpeed: only now
 
     partial = target.with_name(f".{target.name}.partial")
@@ -88,8 +90,9 @@ def export(arguments: Sequence[str]) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         export_checkpoint(checkpoint, settings, partial)
         partial.rename(target)
-    except OSError as error:
-        raise Ended(BAD_REQUEST, f"cannot write {target}: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise Ended(BAD_REQUEST, f"cannot write {target}: {why}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     print(target)

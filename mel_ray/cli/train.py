@@ -1,6 +1,7 @@
 """`mel train`: train a policy, or continue a run."""
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,21 +15,25 @@ from mel_ray.cli.app import (
     asks_for_help,
     failed,
     first_cause,
+    ignore_stop_signals,
     was_asked_to_stop,
 )
 from mel_ray.cli.check import check, checked_and_prepared, requested_config
 from mel_ray.config.driving_checks import find_correction_problems
 from mel_ray.config.load import to_yaml
 from mel_ray.config.schema import Config
+from mel_ray.data.prepare import Prepared
 from mel_ray.driver.batches import Waiting
 from mel_ray.driver.loop import Stopped
 from mel_ray.driver.state import RunState
 from mel_ray.mel.book import read_book
 from mel_ray.mel.memory import StoredLessons
 from mel_ray.records.problem import ConfigError, Problem, counted
+from mel_ray.records.trajectory import Prompt
 from mel_ray.run.atomic import write_atomically
 from mel_ray.run.checkpoints import latest_checkpoint
-from mel_ray.run.folder import RunFolder, open_run
+from mel_ray.run.folder import RunFolder, RunFolderError, open_run
+from mel_ray.run.lease import only_driver
 from mel_ray.run.resume import change_lines
 from mel_ray.run.scrub import scrub
 
@@ -61,11 +66,30 @@ def read_state(checkpoint: Path | None, config: Config) -> RunState:
         state = RunState.read(checkpoint)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError([_damaged(checkpoint, config, error)]) from error
-    is_exported = (checkpoint.parents[1] / "export" / "config.json").exists()
+    is_exported = RunFolder(checkpoint.parents[1]).exported_step == state.step
     if state.step > config.run.steps or (state.step == config.run.steps and is_exported):
         why = f"run '{config.run.name}' already has {counted(state.step, 'step')}"
         raise ConfigError([Problem("run.steps", config.run.steps, why, "raise it to train further")])
     return state
+
+
+def check_questions(state: RunState, prompts: Sequence[Prompt], config: Config) -> None:
+    """Note which questions the state counts its place in.
+
+    Raises:
+        ConfigError: they are not those of before.
+    """
+    found = f"{counted(len(prompts), 'question')} ({digest_of(prompts)})"
+    if state.questions not in ("", found) and config.run.resume != "force":
+        why = f"the run counts its place in {state.questions}, and with these keys there are {found}"
+        remedy = "give data, lengths and benchmarks the values they had, or set run.resume=force"
+        raise ConfigError([Problem("run.name", config.run.name, why, remedy)])
+    state.questions = found
+
+
+def digest_of(prompts: Sequence[Prompt]) -> str:
+    """Of which questions there are, in their order."""
+    return hashlib.sha256("\n".join(prompt.question_id for prompt in prompts).encode()).hexdigest()[:12]
 
 
 def read_waiting(checkpoint: Path | None, config: Config, state: RunState) -> Waiting:
@@ -140,8 +164,18 @@ def _train(arguments: Sequence[str]) -> None:
     started = time.monotonic()
     config = requested_config(overrides)
     prepared = checked_and_prepared(config)
-    config, folder, checkpoint = open_run(config, prepared.weight_bytes)
+    config, folder, _ = open_run(config, prepared.weight_bytes)
+    try:
+        with only_driver(folder.path, config.cluster.deadlines.start, print):
+            _train_in_folder(config, prepared, started)
+    except RunFolderError as error:
+        raise ConfigError([Problem("run.name", config.run.name, str(error), "choose another name")]) from error
+
+
+def _train_in_folder(config: Config, prepared: Prepared, started: float) -> None:
+    config, folder, checkpoint = open_run(config, prepared.weight_bytes)  # another driver may have ended just now
     state = read_state(checkpoint, config)
+    check_questions(state, prepared.prompts.prompts, config)
     waiting = read_waiting(checkpoint, config, state)
     check_lessons(checkpoint, config)
     changes = change_lines(folder.config, config)
@@ -160,7 +194,10 @@ def _train(arguments: Sequence[str]) -> None:
 
     status, ended = "done", None
     try:
-        asyncio.run(TrainingRun(config, prepared, folder, state).run(checkpoint, waiting))
+        try:
+            asyncio.run(TrainingRun(config, prepared, folder, state).run(checkpoint, waiting))
+        finally:
+            ignore_stop_signals()
     except BaseException as error:
         cause = first_cause(error)
         is_interrupted = isinstance(cause, KeyboardInterrupt | asyncio.CancelledError)

@@ -5,6 +5,7 @@ the policy is lost, all pools start again from the last checkpoint, and what was
 """
 
 import asyncio
+import shutil
 import time
 from collections.abc import Awaitable, Sequence
 from copy import deepcopy
@@ -26,7 +27,7 @@ from mel_ray.run.archive import RunArchive
 from mel_ray.run.checkpoints import Checkpoints, latest_checkpoint
 from mel_ray.run.console import make_console
 from mel_ray.run.folder import RunFolder
-from mel_ray.run.metrics_file import MetricsFile
+from mel_ray.run.metrics_file import MetricsFile, evaluations_done
 from mel_ray.run.scrub import scrub_values
 from mel_ray.run.shadow import Kept, Shadow
 
@@ -108,16 +109,22 @@ class TrainingRun:
                 for under_way in (self._checkpoints, self._shadow):
                     if under_way:
                         await under_way.abandon()
-                if lost is None or self._loop is None:
+                if lost is None:
+                    cause = first_cause(error)
+                    if isinstance(cause, ConfigError) and self._loop is not None:  # what was asked for was possible
+                        raise PoolError(str(cause)) from error
                     raise
-                origin, ahead = await self._rewound(lost, pools, self._loop)
+                if self._loop is not None:
+                    origin, ahead = await self._rewound(lost, pools, self._loop)
+                else:
+                    self._tell_lost(lost)
                 pools = await self._pools_again()
 
     async def _pools_again(self) -> "Pools":
         """Waits for nodes that have room for them.
 
         Raises:
-            ConfigError: there are none.
+            PoolError: there are none.
             Stopped: it was asked to stop in the meantime.
         """
         until, has_told = time.monotonic() + self._config.cluster.deadlines.start, False
@@ -128,7 +135,7 @@ class TrainingRun:
                 return self._pools()
             except (ConfigError, NoRoom) as error:
                 if time.monotonic() > until:
-                    raise
+                    raise PoolError(f"{error} (waited {self._config.cluster.deadlines.start:g} s)") from error
                 if not has_told:
                     text = f"{str(error).rstrip('.')}. It waits for a node that has room."
                     self._incidents.tell(IncidentKind.WAITING, "cluster", text)
@@ -170,9 +177,12 @@ class TrainingRun:
             self._shadow = Shadow(pools.policy, memory, book, self._not_saved, kept)
         journals = RunJournals(folder, pools.store)
         benchmarks, shadow = self._prepared.benchmarks, self._shadow
-        watch = Watch(state, pools.evaluator, benchmarks, journals, checkpoints, self._sinks, shadow)
+        done = evaluations_done(folder.metrics)
+        watch = Watch(state, pools.evaluator, benchmarks, journals, checkpoints, self._sinks, shadow, done)
         await unless_lost(loop.run(watch), pools.policy.watched(config.cluster.deadlines.hang))
-        await pools.policy.export(folder.export)
+        shutil.rmtree(folder.partial_export, ignore_errors=True)
+        await pools.policy.export(folder.partial_export)
+        folder.complete_export(state.step)
         if self._shadow:
             await self._shadow.abandon()
 
@@ -200,8 +210,12 @@ class TrainingRun:
     async def _loss_behind(self, error: Exception, pools: "Pools") -> LostActor | LostRecords | None:
         """What was lost that explains a failure of the loop, a rank or records, if another attempt is worth it."""
         cause = first_cause(error)
-        if self._loop is None or not isinstance(cause, PoolError):
+        if not isinstance(cause, PoolError):
             return None
+        if self._loop is None:  # it never started: what cannot will not the next time either
+            self._attempts += ATTEMPTS
+            is_worth_it = isinstance(cause, LostActor) and cause.has_died and self._attempts == ATTEMPTS
+            return cause if isinstance(cause, LostActor) and is_worth_it else None
         if self._state.step > self._reached:
             self._reached, self._attempts, self._has_halved = self._state.step, 0, False
         self._attempts += 1
@@ -218,12 +232,7 @@ class TrainingRun:
         self, lost: LostActor | LostRecords, pools: "Pools", loop: Loop
     ) -> tuple[Origin, Sequence[Asked]]:
         """The last state there is, and the questions to begin with: all that were asked since."""
-        sentence, *log = str(lost).splitlines()
-        who = lost.who if isinstance(lost, LostActor) else "object store"
-        sentence += " All pools start again."
-        if isinstance(lost, LostActor) and lost.is_full:
-            sentence += f" cluster.policy.token_budget is {self._halved_token_budget()} from now on."
-        self._incidents.tell(IncidentKind.LOST, who, "\n".join([sentence, *log]))
+        self._tell_lost(lost)
         checkpoint, done = latest_checkpoint(self._folder.checkpoints), self._state.step
         state = RunState.read(checkpoint) if checkpoint else RunState()
         origin: Origin = checkpoint
@@ -240,6 +249,8 @@ class TrainingRun:
         else:
             state.position = loop.data.position
             since = without_lost(since, await pools.store.lost(refs_of(since)))
+        state.quarantined = list(dict.fromkeys([*state.quarantined, *self._state.quarantined]))
+        state.questions = self._state.questions
         self._state.restore(state)
         moved = self._folder.rewind(state.step if origin else -1)
         explored = sum(one.explored is not None for one in since)
@@ -252,6 +263,14 @@ class TrainingRun:
             parts.append(str(moved))
         self._incidents.tell(IncidentKind.REWOUND, "policy", f"{'; '.join(parts)}.")
         return origin, since
+
+    def _tell_lost(self, lost: LostActor | LostRecords) -> None:
+        sentence, *log = str(lost).splitlines()
+        who = lost.who if isinstance(lost, LostActor) else "object store"
+        sentence += " All pools start again."
+        if isinstance(lost, LostActor) and lost.is_full:
+            sentence += f" cluster.policy.token_budget is {self._halved_token_budget()} from now on."
+        self._incidents.tell(IncidentKind.LOST, who, "\n".join([sentence, *log]))
 
     def _halved_token_budget(self) -> int:
         """Nothing else changes: a batch's update does not depend on how it is cut into microbatches."""

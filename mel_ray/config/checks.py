@@ -47,7 +47,8 @@ def _checkpoint(config: Config) -> Iterator[Problem]:
     sampled = [f"avg@{samples}", *(f"pass@{k}" for k in config.eval.ks)] if samples else []
     known = [f"{name}/{score}" for name in names for score in dict.fromkeys(["pass@1", *sampled])]
     if wanted not in known:
-        yield Problem(key, wanted, "no evaluation of this run gives that score", f"use one of {', '.join(known)}")
+        remedy = f"use one of {', '.join(known)}" if known else "give it benchmarks (eval.benchmarks)"
+        yield Problem(key, wanted, "no evaluation of this run gives that score", remedy)
     elif not config.eval.every:
         why = "the run is evaluated before and after training alone"
         yield Problem(key, wanted, why, "set eval.every to a number of steps")

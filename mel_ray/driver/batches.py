@@ -58,6 +58,7 @@ class Batches:
         self._is_dynamic = config.algorithm.dynamic_sampling.enabled
         if config.rollout.partial:
             self._release_unfinished_batches()
+        self._saved = set[Asked]()  # those whose exploration the last checkpoint holds
         self._taken = dict[int, list[Asked]]()  # by step, since the last checkpoint, as many as are kept
         self._dropped = self._state.step  # the last step whose batch is not kept
         self._done = max((one.done for one in self.asked), default=-1)
@@ -109,6 +110,15 @@ class Batches:
             return None
         again = [one for of in sorted(self._taken) if of > step for one in self._taken[of]]
         return again + self.asked
+
+    def note_saved(self) -> None:
+        """A checkpoint holds what is explored by now."""
+        self._saved = {one for one in self.asked if one.explored is not None}
+
+    @property
+    def has_unsaved(self) -> bool:
+        """Whether something was explored ahead that no checkpoint holds."""
+        return any(one.explored is not None and one not in self._saved for one in self.asked)
 
     async def close(self) -> None:
         for task in self._under_way.values():
@@ -259,6 +269,7 @@ class WaitingBatches:
     async def save(self, folder: Path) -> None:
         self._state.position = self._data.position
         asked = [replace(one) for one in self._batches.asked]
+        self._batches.note_saved()
         self._state.waiting = len(asked)
         if not asked:
             return

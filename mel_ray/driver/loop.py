@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Container, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
@@ -25,8 +25,8 @@ T = TypeVar("T")
 
 
 class Checkpoints(Protocol):
-    async def save(self, state: RunState) -> None:
-        """Have everything copied."""
+    async def save(self, state: RunState, again: bool = False) -> None:
+        """Have everything copied, `again` also where a checkpoint of this step is there."""
         ...
 
     async def finish(self) -> None:
@@ -85,6 +85,9 @@ class Loop:
         try:
             if first == 1 and self.cfg.eval.before:
                 await self._unless_stopped(watch.evaluate(0))
+            is_left_out = 1 < first <= last and _is_due(self.cfg.eval.every, first - 1)  # by an interruption
+            if is_left_out and await self._unless_stopped(watch.evaluate(first - 1)):
+                await watch.save()
             for step in range(first, last + 1):
                 watch.report(await self.step(step))
                 with self.buffer.clock_stopped():
@@ -99,7 +102,7 @@ class Loop:
             if self.cfg.eval.after:
                 await self._unless_stopped(watch.evaluate(last))
         except Stopped:
-            await watch.save_now()
+            await watch.save_now(again=self.buffer.batches.has_unsaved)
             raise
 
     def _is_save_due(self, step: int, saved_at: float) -> bool:
@@ -188,7 +191,10 @@ class Watch:
     def __init__(
         self, state: RunState, evaluation: Evaluation, benchmarks: Sequence[Benchmark], journals: Journals,
         checkpoints: Checkpoints, sinks: Sequence[Sink], shadow: Shadow | None = None,
+        done: Container[tuple[int, str]] = (),
     ) -> None:  # fmt: skip
+        """`done`: the evaluations there are already, by step and benchmark."""
+        self._done = done
         self._state, self._evaluation, self._benchmarks, self._journals = state, evaluation, benchmarks, journals
         self._checkpoints, self._sinks, self._shadow = checkpoints, sinks, shadow
 
@@ -200,6 +206,8 @@ class Watch:
         """Whether a checkpoint of this step is wanted for its scores."""
         is_wanted = False
         for benchmark in self._benchmarks:
+            if (step, benchmark.name) in self._done:
+                continue
             journal = self._journals.open(benchmark.name, step)
             report = await self._evaluation.evaluate(benchmark, step, journal)
             await journal.close()
@@ -217,8 +225,8 @@ class Watch:
         """The files are written while training goes on."""
         await self._checkpoints.save(self._state)
 
-    async def save_now(self) -> None:
-        await self._checkpoints.save(self._state)
+    async def save_now(self, again: bool = False) -> None:
+        await self._checkpoints.save(self._state, again)
         await self._checkpoints.finish()
 
 

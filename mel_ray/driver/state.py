@@ -22,6 +22,7 @@ class RunState:
     ledger: Ledger = field(default_factory=Ledger)
     waiting: int = 0
     quarantined: list[str] = field(default_factory=list)  # ids of questions that ended two actors
+    questions: str = ""  # how many `position` counts, and a digest of which
 
     def finish_step(self, step: int, position: int, version: int, ledger: Ledger) -> None:
         self.step, self.position, self.version, self.ledger = step, position, version, self.ledger + ledger
@@ -32,7 +33,8 @@ class RunState:
             setattr(self, one.name, getattr(other, one.name))
 
     def write(self, folder: Path) -> None:
-        numbers = {name: getattr(self, name) for name in ("step", "position", "version", "waiting", "quarantined")}
+        names = ("step", "position", "version", "waiting", "quarantined", "questions")
+        numbers = {name: getattr(self, name) for name in names}
         data = numbers | {"ledger": self.ledger.as_dict()}
         (folder / STATE_FILE).write_text(json.dumps(data))
 
@@ -45,4 +47,4 @@ class RunState:
         data = json.loads((folder / STATE_FILE).read_text())
         ledger = Ledger.from_dict(data["ledger"])
         return cls(data["step"], data["position"], data["version"], ledger, data.get("waiting", 0),
-                   data.get("quarantined", []))  # fmt: skip
+                   data.get("quarantined", []), data.get("questions", ""))  # fmt: skip

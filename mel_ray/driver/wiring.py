@@ -129,8 +129,16 @@ class SamplingPools:
         self, config: Config, model_folder: Path, logs: Path | None, incidents: Incidents | None = None
     ) -> None:
         self.config, self.model_folder, self._logs = config, model_folder, logs
-        self.plan, self.store, cluster = make_plan(config), RayStore(), config.cluster
+        self.plan, self.store = make_plan(config), RayStore()
         self.incidents, self._placement = incidents or Incidents(), self._placed_plan_on_nodes()
+        try:
+            self._make()
+        except BaseException:
+            self._placement.remove()  # or what was begun would hold its room
+            raise
+
+    def _make(self) -> None:
+        config, logs, cluster = self.config, self._logs, self.config.cluster
         self._rollout_engines = self._engine_pool("rollout")
         self.rollout = RolloutPool(self._rollout_engines, cluster.deadlines.generate)
         self.rewards = VerifierPool(
@@ -187,16 +195,15 @@ class SamplingPools:
 class Pools(SamplingPools):
     """The four pools; `ready` starts them together and publishes nothing yet."""
 
-    def __init__(
-        self, config: Config, model_folder: Path, logs: Path | None, incidents: Incidents | None = None
-    ) -> None:
-        super().__init__(config, model_folder, logs, incidents)
+    def _make(self) -> None:
+        super()._make()
+        config, logs = self.config, self._logs
         self._engine_pools = [self._rollout_engines]
         if "experience-engine" in self.plan:
             self._engine_pools.append(self._engine_pool("experience-engine"))
         self.engines = AllEngines(self._engine_pools, config.cluster.rollout.tensor_parallel)
         self.experience = self.experience_pool(config, self._placement)
-        settings, cluster = PolicySettings.of(config, model_folder), config.cluster
+        settings, cluster = PolicySettings.of(config, self.model_folder), config.cluster
         self.policy = PolicyPool(self.plan.pool("policy"), settings, cluster.deadlines, logs, self._placement)
         self.publisher = WeightPublisher(
             self.policy, self.engines, transport_of(cluster), cluster.rollout.tensor_parallel, cluster.weight_delta

@@ -35,6 +35,7 @@ class Snapshot:
             try:
                 torch.save(state, path)
             except RuntimeError as error:  # of torch's archive, whatever the disk said
+                self._copies.clear()
                 free = shutil.disk_usage(path.parent).free >> 20
                 raise OSError(f"{path} could not be written; its disk has {free} MiB free ({error})") from error
 

@@ -44,10 +44,12 @@ class PoolError(RuntimeError):
 
 class LostActor(PoolError):
     """An actor can do no more work: its process died, gives no answer, or says so itself. `who` is its name,
-    `is_full`: the memory of its device did not suffice."""
+    `is_full`: the memory of its device did not suffice; `has_died`: its process was there and is not any more."""
 
-    def __init__(self, message: str, log: Path | None = None, who: str = "", is_full: bool = False) -> None:
-        self.who, self.is_full = who, is_full
+    def __init__(
+        self, message: str, log: Path | None = None, who: str = "", is_full: bool = False, has_died: bool = False
+    ) -> None:
+        self.who, self.is_full, self.has_died = who, is_full, has_died
         super().__init__(message, log)
 
 

@@ -8,6 +8,7 @@ import asyncio
 import copy
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from mel_ray.records.ports import Saver, Writer
 from mel_ray.records.reports import STATE_FILE, EvalReport
 from mel_ray.run.atomic import write_atomically, write_json
 
-LATEST, BEST = "latest", "best.json"
+LATEST, BEST, REPLACED = "latest", "best.json", ".replaced"
 
 
 class State(Protocol):
@@ -42,7 +43,16 @@ def _sync(path: Path) -> None:
 
 def complete_checkpoints(folder: Path) -> list[Path]:
     """All below `folder`, the oldest first."""
-    return sorted(path.parent for path in folder.glob(f"step-*/{STATE_FILE}"))
+    found = (path.parent for path in folder.glob(f"step-*/{STATE_FILE}"))
+    return sorted(path for path in found if re.fullmatch(r"step-\d{6,}", path.name))
+
+
+def finish_replacing(folder: Path) -> None:
+    """A process was killed while it put a newer checkpoint of the same step in the place of an older one."""
+    for old in folder.glob(f".step-*{REPLACED}"):
+        name = old.name.removeprefix(".").removesuffix(REPLACED)
+        if not (folder / name).exists():
+            old.rename(folder / name)
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -92,8 +102,9 @@ class Checkpoints:
         if self._best and self._best.metric != options.keep_best:
             self._best = None
 
-    async def save(self, state: State) -> None:
-        """Copy everything; the files are written later.
+    async def save(self, state: State, again: bool = False) -> None:
+        """Copy everything; the files are written later. A checkpoint of this step that is there is written `again`
+        only where that is asked for.
 
         Raises:
             NotSaved: it could not be done, and the run is to stop then.
@@ -103,7 +114,7 @@ class Checkpoints:
         final = self._folder / _name(state.step)
         partial = final.with_name(f".{final.name}.partial")
         try:
-            if (final / STATE_FILE).exists():
+            if (final / STATE_FILE).exists() and not again:
                 self._point(final)
                 return
             shutil.rmtree(partial, ignore_errors=True)
@@ -161,9 +172,11 @@ class Checkpoints:
         state.write(partial)
         for file in partial.rglob("*"):
             _sync(file)
+        replaced = final.with_name(f".{final.name}{REPLACED}")
         if final.exists():
-            shutil.rmtree(final)
+            final.rename(replaced)
         partial.rename(final)
+        shutil.rmtree(replaced, ignore_errors=True)
         self._point(final)
 
     def _point(self, final: Path) -> None:
@@ -190,7 +203,8 @@ class Checkpoints:
         if isinstance(error, LostActor):
             raise error
         shutil.rmtree(partial, ignore_errors=True)
-        self._coming = None
+        if self._coming and self._coming.checkpoint == _name(step):
+            self._coming = None
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         latest = latest_checkpoint(self._folder)
         valid = f"the last one is {latest.name}" if latest else "there is none yet"

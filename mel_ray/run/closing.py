@@ -1,5 +1,6 @@
 """The end of a run: summary.json, the report, and what is printed."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,12 @@ from mel_ray.run.scrub import scrub_files
 from mel_ray.run.store import read_experiences
 
 
+def printable(lines: Iterable[str]) -> str:
+    """Lines for a terminal: what would steer it, or turn the direction of a text, is shown as an escape."""
+    text = "\n".join(lines)
+    return "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def experience_text(row: dict[str, Any]) -> str:
     """One meta-experience in full, for a terminal."""
 
@@ -21,7 +28,7 @@ def experience_text(row: dict[str, Any]) -> str:
     heuristics = "\n".join(f"    - {rule}" for rule in row["heuristics"]) or "    (none)"
     replays = "\n".join(block(text) for text in row["replays"]) or "    (none)"
     fate = "kept" if row["kept"] else f"rejected: {row['fate']} {row['reason']}".strip()
-    return "\n".join(
+    return printable(
         [
             f"  step {row['step']}, {fate}",
             f"  question: {row['question']}  (answer {row['answer']})",
@@ -72,6 +79,9 @@ def write_closing(folder: RunFolder, status: str, seconds: float) -> str:
         lines += ["", f"{len(kept)} meta-experiences kept; one of them:", experience_text(kept[len(kept) // 2])]
     lines.append("")
     lines += [f"{name:<9}{path}" for name, path in _results(folder)]
+    exported = folder.exported_step
+    if exported is not None and exported != summary["steps"]:
+        lines.append(f"The policy in it is that after step {exported}.")
     return "\n".join(lines)
 
 

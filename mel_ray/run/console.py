@@ -13,6 +13,7 @@ from mel_ray.records.incident import Incident
 from mel_ray.records.problem import counted
 from mel_ray.records.reports import EvalReport, StepReport
 from mel_ray.run.bottleneck import bottleneck, phase_means
+from mel_ray.run.scrub import scrub
 
 
 def step_line(metrics: Any) -> str:
@@ -59,7 +60,7 @@ LONGEST_INCIDENT = 400  # characters
 
 def incident_line(incident: Incident) -> str:
     """The first line of its text; incidents.jsonl has all of it."""
-    text = incident.text.partition("\n")[0].removeprefix(f"{incident.who}, ")
+    text = scrub(incident.text.partition("\n")[0]).removeprefix(f"{incident.who}, ")
     return f"{incident.kind}: {incident.who}: {text[:LONGEST_INCIDENT]}{' ...' * (len(text) > LONGEST_INCIDENT)}"
 
 

@@ -1,5 +1,6 @@
 """The run folder: a public format (docs/run_folder.md), written as the run goes."""
 
+import json
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -8,10 +9,12 @@ from mel_ray.config.plan import disk_bytes
 from mel_ray.config.schema import Config
 from mel_ray.records.problem import ConfigError, Problem
 from mel_ray.run.aside import Moved, move_aside
-from mel_ray.run.checkpoints import latest_checkpoint
+from mel_ray.run.atomic import write_json
+from mel_ray.run.checkpoints import finish_replacing, latest_checkpoint
 from mel_ray.run.order_file import find_order_problems
 from mel_ray.run.resume import find_change_problems
 
+EXPORTED = "mel_ray.json"  # written last into an export: the run, and its step
 FORMAT = 3  # raised when an older folder can no longer be continued; 1 had no format file, 2 had pickles
 
 
@@ -40,6 +43,24 @@ class RunFolder:
     @property
     def export(self) -> Path:
         return self.path / "export"
+
+    @property
+    def partial_export(self) -> Path:
+        return self.path / ".export.partial"
+
+    @property
+    def exported_step(self) -> int | None:
+        """The step after which `export` was written; None where there is no complete one."""
+        try:
+            return int(json.loads((self.export / EXPORTED).read_text())["step"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def complete_export(self, step: int) -> None:
+        """Put what was written into `partial_export` in the place of `export`."""
+        write_json(self.partial_export / EXPORTED, {"run": self.path.name, "step": step})
+        shutil.rmtree(self.export, ignore_errors=True)
+        self.partial_export.rename(self.export)
 
     @property
     def metrics(self) -> Path:
@@ -75,6 +96,12 @@ class RunFolder:
     def trajectories(self, step: int) -> Path:
         return self.path / "trajectories" / f"step-{step:06d}.parquet"
 
+    @property
+    def held_bytes(self) -> int:
+        """What its checkpoints and its export take of the disk."""
+        files = (file for folder in (self.checkpoints, self.export) for file in folder.rglob("*") if file.is_file())
+        return sum(file.stat().st_size for file in files)
+
     def prepare(self, needed_bytes: int) -> None:
         """Create the folder and make sure that it can be written and has room.
 
@@ -89,7 +116,7 @@ class RunFolder:
                 if is_new:
                     self.path.rmdir()
                 raise RunFolderError(
-                    f"the run folder {self.path} needs about {needed_bytes >> 20} MiB "
+                    f"the run folder {self.path} needs about {needed_bytes >> 20} MiB more "
                     f"and its disk has {free >> 20} MiB free"
                 )
             for name in ("logs", "experiences", "trajectories", "eval", "checkpoints"):
@@ -188,8 +215,12 @@ def open_run(config: Config, weight_bytes: int) -> tuple[Config, RunFolder, Path
     folder = RunFolder((directory / name).absolute())
     exists = folder.config.exists()
     try:
-        folder.prepare(disk_bytes(config, weight_bytes))
+        folder.prepare(max(0, disk_bytes(config, weight_bytes) - folder.held_bytes))
+        finish_replacing(folder.checkpoints)
     except RunFolderError as error:
         raise ConfigError([Problem("run.dir", config.run.dir, str(error), "choose another run.dir")]) from error
+    except OSError as error:
+        why = f"{folder.checkpoints} cannot be written: {error.strerror}"
+        raise ConfigError([Problem("run.dir", config.run.dir, why, "choose another run.dir")]) from error
     config = config.model_copy(update={"run": config.run.model_copy(update={"name": name})})
     return config, folder, latest_checkpoint(folder.checkpoints) if exists else None

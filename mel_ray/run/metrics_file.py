@@ -23,6 +23,10 @@ class Lines:
     def __init__(self, file: Path) -> None:
         self._file, self._unwritten = file, list[str]()
 
+    def forget(self) -> None:
+        """What could not be written yet is written no more."""
+        self._unwritten.clear()
+
     def append(self, line: str) -> None:
         self._unwritten.append(f"{line}\n")
         data = "".join(self._unwritten).encode()
@@ -38,13 +42,16 @@ class MetricsFile:
     """Training metrics go to metrics.jsonl, evaluations to eval/ and, as `eval/<set>/...`, to metrics.jsonl too."""
 
     def __init__(self, folder: RunFolder) -> None:
-        self._folder = folder
+        self._folder, self._step = folder, 0
         self._metrics, self._incidents = Lines(folder.metrics), Lines(folder.incidents)
 
     def _append(self, row: dict[str, Any]) -> None:
         self._metrics.append(json.dumps(row))
 
     def step(self, report: StepReport) -> None:
+        if report.step <= self._step:
+            self._metrics.forget()  # the run was rewound, and does these steps again
+        self._step = report.step
         self._append({"step": report.step, **_rounded(report.metrics), "ledger": report.ledger.as_dict()})
 
     def evaluation(self, report: EvalReport) -> None:
@@ -87,6 +94,12 @@ def evaluation_table(rows: Sequence[dict[str, Any]]) -> dict[str, dict[int, dict
                 _, benchmark, score = name.split("/", 2)
                 table.setdefault(benchmark, {}).setdefault(int(row["step"]), {})[score] = value
     return table
+
+
+def evaluations_done(file: Path) -> set[tuple[int, str]]:
+    """Step and benchmark of every evaluation among the metrics."""
+    table = evaluation_table(read_metrics(file))
+    return {(step, benchmark) for benchmark, by_step in table.items() for step in by_step}
 
 
 def step_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,12 +1,13 @@
 """Secrets of the environment, such as WANDB_API_KEY: no file of a run may hold one, whoever printed it."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
-WORDS = {"KEY", "APIKEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIALS"}
+NAMES = re.compile(r"(^|_)(API)?KEYS?(_|$)|(^|_)TOKENS?(_|$)|SECRET|PASSW(OR)?D|CREDENTIALS?")
 SHORTEST = 8  # characters; a shorter value would be found in innocent text
-HIDDEN = "***"
+HIDDEN = "<hidden secret>"
 
 
 def known_secrets() -> list[str]:
@@ -14,9 +15,13 @@ def known_secrets() -> list[str]:
     found = {
         value
         for name, value in os.environ.items()
-        if WORDS & set(name.upper().split("_")) and len(value) >= SHORTEST and not value.startswith("/")
+        if NAMES.search(name.upper()) and len(value) >= SHORTEST and not _leads_to_file(value)
     }
     return sorted(found, key=len, reverse=True)
+
+
+def _leads_to_file(value: str) -> bool:
+    return value.startswith("/") and os.path.exists(value)
 
 
 def scrub(text: str) -> str:

@@ -49,7 +49,7 @@ class NoWatch:
         if self._saving:
             await self._saving()
 
-    async def save_now(self) -> None:
+    async def save_now(self, again: bool = False) -> None:
         await self.save()
 
 

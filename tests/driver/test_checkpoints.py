@@ -7,6 +7,7 @@ import json
 import pytest
 
 from mel_ray.config.schema import CheckpointConfig
+from mel_ray.driver.batches import WaitingBatches
 from mel_ray.driver.loop import Watch
 from mel_ray.driver.state import RunState
 from mel_ray.records.incident import LostActor, PoolError
@@ -176,7 +177,7 @@ class Noted:
     def __init__(self, best=()) -> None:
         self.saved, self.finished, self.best = [], 0, best
 
-    async def save(self, state) -> None:
+    async def save(self, state, again=False) -> None:
         self.saved.append(state.step)
 
     async def finish(self) -> None:
@@ -240,3 +241,34 @@ def test_what_a_killed_process_left_unfinished_is_removed(tmp_path):
         (tmp_path / name).mkdir()
     checkpoints_of(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000002"]
+
+
+async def test_a_failed_write_forgets_the_best_checkpoint_of_its_own_step_alone(tmp_path):
+    ranks = Ranks()
+    checkpoints, _ = checkpoints_of(tmp_path, ranks, keep_best="held/pass@1")
+    ranks.failure = FULL[1]
+    ranks.may_write.clear()
+    await checkpoints.save(RunState(step=4))
+    checkpoints.evaluated(EvalReport("held", 6, 1, {"pass@1": 0.5}))
+    ranks.may_write.set()
+    await save(checkpoints, 6)
+    assert best_checkpoint(tmp_path).checkpoint == "step-000006"
+
+
+async def test_what_was_explored_since_a_checkpoint_is_saved_when_a_run_is_stopped(tmp_path):
+    system = make(World(dict.fromkeys("abcd", "cw")), "rollout.prompts_per_step=2")
+    batches, state = system.loop.buffer.batches, system.loop.state
+    explored = WaitingBatches(batches, system.loop.data, state, system.world.store)
+    checkpoints, _ = checkpoints_of(tmp_path, savers=[explored])
+    await save(checkpoints, 0)
+    asked = batches._ask(1, 2, 1)
+    await batches._run(asked[0])
+    assert batches.has_unsaved
+    await checkpoints.save(state)
+    await checkpoints.finish()
+    assert RunState.read(tmp_path / "step-000000").waiting == 0
+    await checkpoints.save(state, again=batches.has_unsaved)
+    await checkpoints.finish()
+    assert RunState.read(tmp_path / "step-000000").waiting == 2
+    assert not batches.has_unsaved
+    assert names(tmp_path) == ["step-000000"]

@@ -119,13 +119,13 @@ async def test_metrics_count_what_dynamic_sampling_threw_away():
     assert report.metrics["group/all_correct_share"] == 1
 
 
-def make_run(tmp_path, world: World, *overrides: str, state: RunState | None = None):
+def make_run(tmp_path, world: World, *overrides: str, state: RunState | None = None, done=()):
     state = state or RunState()
     system, sink, journals = make(world, *overrides, run_state=state), FakeSink(), FakeJournals()
     benchmark = Benchmark("held", (prompt(question_id=sorted(world.outcomes)[0]),))
     evaluation = Evaluator(system.cfg, system.rollout, FakeRewards(world))
     checkpoints = Checkpoints(tmp_path, system.cfg.checkpoint, [system.learner.memory], system.policy)
-    return system, sink, Watch(state, evaluation, [benchmark], journals, checkpoints, [sink])
+    return system, sink, Watch(state, evaluation, [benchmark], journals, checkpoints, [sink], done=done)
 
 
 async def test_the_loop_evaluates_steps_and_checkpoints(tmp_path):
@@ -238,7 +238,7 @@ class Watched:
         self.system.world.note("evaluated", step)
         await asyncio.sleep(self.system.world.delays.get("evaluation", 0))
 
-    async def save_now(self):
+    async def save_now(self, again=False):
         self.saved.append((self.system.loop.state.step, sum(one.explored is not None for one in asked_of(self.system))))
 
 
@@ -299,3 +299,11 @@ def test_a_run_that_is_to_stop_while_it_trains_finishes_the_step():
     watch = stopped_after(system, 5.0)
     assert watch.saved == [(1, 0)]
     assert system.world.who("published")[-1] == "1"
+
+
+@pytest.mark.parametrize(("done", "evaluated"), [((), [2, 4]), ({(2, "held")}, [4]), ({(2, "held"), (4, "held")}, [])])
+async def test_an_interrupted_run_evaluates_what_was_left_out_and_nothing_twice(tmp_path, done, evaluated):
+    overrides = ("run.steps=4", "eval.every=2")
+    system, sink, watch = make_run(tmp_path, World({"a": "cw"}), *overrides, state=RunState(step=2), done=done)
+    await system.loop.run(watch)
+    assert [report.step for report in sink.evaluations] == evaluated

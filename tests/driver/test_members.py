@@ -162,3 +162,36 @@ def test_what_happened_before_anybody_listened_is_told():
     incidents.listen(first.append, second.append)
     incidents.tell(IncidentKind.HEALED, "pool-1", "It works again.")
     assert [one.kind for one in first] == [one.kind for one in second] == ["waiting", "healed"]
+
+
+def test_a_member_that_dies_while_it_starts_is_replaced_and_one_that_cannot_start_is_not():
+    async def main():
+        nodes = Nodes(0, 1)
+        members, heard = nodes.members(2)
+        members.all[0].failure = LostActor("its process died", None, "pool-0", has_died=True)
+        await members.ready()
+        assert [one.name for one in members.healthy] == ["pool-1"]
+        await asyncio.sleep(10)
+        assert [one.name for one in members.healthy] == ["pool-0", "pool-1"]
+        assert [kind for kind, _ in heard] == ["lost", "healed"]
+        for why in (LostActor("its constructor raised", None, "pool-0"), PoolError("no such model")):
+            members, _ = Nodes(0, 1).members(2)
+            members.all[0].failure = why
+            with pytest.raises(PoolError, match=str(why)):
+                await members.ready()
+
+    simulate(main())
+
+
+def test_a_pool_of_one_that_dies_while_it_starts_is_waited_for():
+    async def main():
+        members, _ = Nodes(0).members(1)
+        members.all[0].failure = LostActor("its process died", None, "pool-0", has_died=True)
+        await members.ready()
+        assert [one.failure for one in members.healthy] == [None]
+        members, _ = Nodes(0).members(1, heals=False)
+        members.all[0].failure = LostActor("its process died", None, "pool-0", has_died=True)
+        with pytest.raises(LostActor):
+            await members.ready()
+
+    simulate(main())

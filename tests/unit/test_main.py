@@ -1,22 +1,28 @@
 """Training, up to where Ray starts: opening a run, continuing it, and refusing what cannot be continued."""
 
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from mel_ray.cli.app import BAD_REQUEST
 from mel_ray.cli.check import requested_config
 from mel_ray.cli.mel import main
-from mel_ray.cli.train import check_lessons, read_state
+from mel_ray.cli.train import check_lessons, check_questions, read_state
 from mel_ray.config.load import compose_config, to_yaml
+from mel_ray.config.plan import disk_bytes
 from mel_ray.driver.state import RunState
 from mel_ray.records.ledger import Ledger
 from mel_ray.records.problem import ConfigError
 from mel_ray.records.reports import STATE_FILE
 from mel_ray.records.stored import StoredRecords
-from mel_ray.run.folder import FORMAT, open_run
+from mel_ray.run.folder import FORMAT, RunFolder, RunFolderError, open_run
+from mel_ray.run.lease import only_driver
 from mel_ray.run.resume import find_changes
-from tests.unit.builders import exploration
+from tests.unit.builders import exploration, prompt
 
 WEIGHT_BYTES = 1000
 
@@ -76,8 +82,15 @@ def test_what_cannot_be_continued_is_a_sentence(tmp_path):
     saved.mkdir(parents=True)
     RunState(step=5).write(saved)
     assert read_state(saved, config).step == 5  # killed before its export: only that is left to do
-    (tmp_path / "export").mkdir()
-    (tmp_path / "export" / "config.json").write_text("{}")
+    folder = RunFolder(tmp_path)
+    folder.partial_export.mkdir()
+    (folder.partial_export / "config.json").write_text("{}")
+    assert read_state(saved, config).step == 5  # killed while it was exported
+    folder.complete_export(4)
+    assert read_state(saved, config).step == 5  # an export of an earlier end
+    folder.partial_export.mkdir()
+    folder.complete_export(5)
+    assert (folder.exported_step, list(folder.export.iterdir())) == (5, [folder.export / "mel_ray.json"])
     with pytest.raises(ConfigError, match="already has 5 steps"):
         read_state(saved, config)
     (saved / STATE_FILE).write_text("{")
@@ -124,3 +137,66 @@ def test_a_wrong_request_leaves_no_folder(capsys, tmp_path):
     assert main(["train", "reward.function=nowhere:f", f"run.dir={tmp_path}"]) == BAD_REQUEST
     assert "the module 'nowhere' cannot be imported" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_needs_room_for_what_it_has_not_written_yet(tmp_path, monkeypatch):
+    config, folder = stored_run(tmp_path, "run.name=mine", "checkpoint.keep=2")
+    needed = disk_bytes(config, 1 << 20)
+    for step in (1, 2):
+        (folder.checkpoints / f"step-00000{step}").mkdir()
+        (folder.checkpoints / f"step-00000{step}" / "weights").write_bytes(bytes(3 << 20))
+    again = configured(tmp_path, "run.name=mine", "run.resume=auto")
+    for free, is_enough in ((needed - (6 << 20), True), (needed - (6 << 20) - 1, False)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: SimpleNamespace(free=free))
+        if is_enough:
+            open_run(again, 1 << 20)
+        else:
+            with pytest.raises(ConfigError, match=r"needs about .* MiB more and its disk has"):
+                open_run(again, 1 << 20)
+
+
+def test_a_checkpoint_that_was_being_replaced_is_found(tmp_path):
+    _, folder = stored_run(tmp_path, "run.name=mine")
+    old = folder.checkpoints / ".step-000005.replaced"
+    old.mkdir()
+    RunState(step=5).write(old)
+    assert open_run(configured(tmp_path, "run.name=mine", "run.resume=auto"), 0)[2].name == "step-000005"
+
+
+def test_the_place_in_the_questions_is_that_of_the_same_questions(tmp_path):
+    before, after = [prompt(question_id=name) for name in "abc"], [prompt(question_id=name) for name in "ac"]
+    state = RunState(step=1)
+    check_questions(state, before, configured(tmp_path, "run.name=mine"))
+    folder = tmp_path / "step-000001"
+    folder.mkdir()
+    state.write(folder)
+    again = RunState.read(folder)
+    check_questions(again, before, configured(tmp_path, "run.name=mine"))
+    with pytest.raises(
+        ConfigError, match=r"its place in 3 questions \(\w+\), and with these keys there are 2 questions"
+    ):
+        check_questions(again, after, configured(tmp_path, "run.name=mine"))
+    check_questions(again, after, configured(tmp_path, "run.name=mine", "run.resume=force"))
+
+
+HOLD = """
+import sys, pathlib
+from mel_ray.run.lease import only_driver
+with only_driver(pathlib.Path(sys.argv[1]), 0.0, print):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_one_driver_at_a_time_writes_into_a_folder(tmp_path):
+    told = []
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        is_writing = pytest.raises(RunFolderError, match=f"process {other.pid} on .* is still writing into")
+        with is_writing, only_driver(tmp_path, 0.0, told.append):
+            raise AssertionError("two drivers at once")
+        other.kill()  # a lock ends with its process, however that ends
+        with only_driver(tmp_path, 60.0, told.append):
+            pass

@@ -8,7 +8,7 @@ import pytest
 from mel_ray.cli.mel import main
 from mel_ray.records.ledger import DraftFate, Ledger, TrajectoryFate
 from mel_ray.records.reports import EvalReport, StepReport
-from mel_ray.run.closing import write_closing
+from mel_ray.run.closing import experience_text, write_closing
 from mel_ray.run.console import PlainConsole
 from mel_ray.run.folder import FORMAT, RunFolder, RunFolderError, fresh_name
 from mel_ray.run.metrics_file import MetricsFile, read_metrics
@@ -145,3 +145,11 @@ def test_what_is_stored_about_a_draft(run):
 def test_the_plain_console_prints_one_line_a_step(capsys):
     PlainConsole(3, 0).step(StepReport(1, METRICS, Ledger()))
     assert capsys.readouterr().out.startswith("step 1/3  reward 0.50  mixed 0.50  kept 1/2  150 tok/s")
+
+
+def test_what_a_model_wrote_cannot_steer_a_terminal():
+    hostile = "\x1b[2J\x1b]0;owned\x07 \u202etxt.exe\r\x9b1m"
+    row = dict.fromkeys(("question", "answer", "incorrect", "correct", "bifurcation", "critique"), hostile)
+    text = experience_text(row | {"step": 1, "kept": True, "heuristics": [hostile], "replays": [hostile]})
+    assert all(c == "\n" or c.isprintable() for c in text)
+    assert "\\x1b[2J" in text

@@ -10,7 +10,7 @@ from mel_ray.records.problem import ConfigError
 from mel_ray.records.reports import STATE_FILE
 from mel_ray.run.folder import find_run_problems, open_run
 from mel_ray.run.resume import SHOWN, change_lines, find_changes
-from mel_ray.run.scrub import scrub
+from mel_ray.run.scrub import HIDDEN, scrub
 
 SOURCES = "data.train=[{name: a, count: 5, weight: 2}, {name: b, path: b.jsonl, where: {level: 3}}]"
 
@@ -150,7 +150,7 @@ def test_a_secret_in_a_value_is_neither_stored_nor_shown_nor_missed(tmp_path, mo
     assert "hf_01" not in file.read_text()
     assert change_lines(file, asked(tmp_path, secret)) == []
     assert change_lines(file, asked(tmp_path, "observe.wandb_project=other")) == [
-        "observe.wandb_project: mine-*** -> other"
+        f"observe.wandb_project: mine-{HIDDEN} -> other"
     ]
     words = [f"run.dir={tmp_path}", "run.name=mine", "run.resume=auto"]
     with pytest.raises(ConfigError, match=r"does not hold the secret"):

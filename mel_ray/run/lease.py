@@ -1,0 +1,64 @@
+"""Two drivers must not write into one run folder: one holds a lock on a file there, which ends with its process."""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from mel_ray.run.folder import RunFolderError
+
+FILE = ".driver.lock"
+LOOK = 1.0  # seconds between two tries
+WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
+
+
+@contextmanager
+def only_driver(folder: Path, seconds: float, tell: Callable[[str], None]) -> Iterator[None]:
+    """Be the only driver of this run; waits as long for another one to end, and says so.
+
+    Raises:
+        RunFolderError: it does not end.
+    """
+    with (folder / FILE).open("a+", encoding="utf-8") as file:
+        until, has_told = time.monotonic() + seconds, False
+        while not _is_locked(file, tell):
+            other = _writer(file)
+            if time.monotonic() >= until:
+                raise RunFolderError(f"{other} is still writing into {folder} after {seconds:g} s")
+            if not has_told:
+                tell(f"{other} is writing into {folder}; waiting until it ends, at most {seconds:g} s")
+                has_told = True
+            time.sleep(LOOK)
+        file.seek(0)
+        file.truncate()
+        file.write(json.dumps({"host": socket.gethostname(), "process": os.getpid()}))
+        file.flush()
+        yield
+
+
+def _is_locked(file: IO[str], tell: Callable[[str], None]) -> bool:
+    """Whether nobody else has the lock."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+        tell(f"{file.name} cannot be locked ({error.strerror}): let no other driver write into this folder")
+    return True
+
+
+def _writer(file: IO[str]) -> str:
+    try:
+        file.seek(0)
+        found = json.loads(file.read())
+        return f"process {found['process']} on {found['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
