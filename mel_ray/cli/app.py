@@ -8,7 +8,8 @@ import select
 import signal
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -20,6 +21,7 @@ EXIT_CODES = (
     "Exit codes: 0 done, 2 a problem in what was asked, 75 saved and stopped, 130 interrupted, 1 anything else."
 )
 STOP_SIGNALS = signal.SIGTERM, signal.SIGUSR1
+IGNORE_AGAIN = 0.01  # seconds
 
 Command = Callable[[Sequence[str]], None]
 T = TypeVar("T")
@@ -86,10 +88,26 @@ def heed_signals() -> None:
         signal.signal(number, _stop)
 
 
-def ignore_stop_signals() -> None:
+def ignore_stop_signals(*_: object) -> None:
     """For what comes last, is short, and should not be cut off."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def leaving_ray() -> Iterator[Callable[[], None]]:
+    """Ray gives SIGTERM its default meaning back while it shuts down, which is to end the process at once. From the
+    call of what this yields, the signals of schedulers are ignored nevertheless, but for some milliseconds."""
+
+    def leave() -> None:
+        ignore_stop_signals()
+        signal.signal(signal.SIGALRM, ignore_stop_signals)
+        signal.setitimer(signal.ITIMER_REAL, IGNORE_AGAIN, IGNORE_AGAIN)
+
+    try:
+        yield leave
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 _asked_to_stop = list[int]()

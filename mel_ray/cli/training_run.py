@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from mel_ray.actors.incidents import Incidents
-from mel_ray.cli.app import STOP_SIGNALS, first_cause, heed_signals, unless_lost
+from mel_ray.cli.app import STOP_SIGNALS, first_cause, heed_signals, leaving_ray, unless_lost
 from mel_ray.config.schema import Config
 from mel_ray.data.prepare import Prepared
 from mel_ray.driver.batches import Asked, Waiting, WaitingBatches, refs_of, without_lost
@@ -78,7 +78,7 @@ class TrainingRun:
         from mel_ray.driver.wiring import connected_to_ray
 
         status = "failed"
-        with connected_to_ray(self._config):
+        with leaving_ray() as leave, connected_to_ray(self._config):
             heed_signals()
             for number in STOP_SIGNALS:
                 asyncio.get_running_loop().add_signal_handler(number, self._stopping.set)
@@ -91,6 +91,7 @@ class TrainingRun:
                 raise
             finally:
                 watchdog.cancel()
+                leave()
                 for sink in self._sinks:
                     sink.close(status)
 
