@@ -51,8 +51,9 @@ class ChatTokenizer:
             raise _unusable(f"the chat template cannot be used: {error}") from error
         eos_token = loaded.special_tokens.get("eos_token")
         self.stop_ids = self._stop_ids(eos_token, model.stop_tokens, loaded.end_ids)
-        known = self._tokenizer.token_to_id(eos_token) if eos_token else None
-        self.end_id = next(iter(self.stop_ids), None) if known is None else known  # ends a solution to imitate
+        ends = [self._tokenizer.token_to_id(text) for text in (self.turn_end, eos_token) if text]
+        known = [token for token in ends if token in self.stop_ids]
+        self.end_id = next(iter([*known, *self.stop_ids]), None)  # ends a solution to imitate
 
     def _stop_ids(self, eos_token: str | None, stop_tokens: Sequence[str], end_ids: Sequence[int]) -> tuple[int, ...]:
         ids = set(end_ids)

@@ -15,7 +15,8 @@ NEVER_STALE = int(np.iinfo(np.int32).max)  # no weights sampled it
 
 
 def demonstration(prompt: Prompt, tokenizer: ChatTokenizer, max_tokens: int) -> Trajectory:
-    """The question's solution with the end-of-sequence token, as if sampled; its logprobs are NaN: nobody knows them.
+    """The question's solution and the token that ends an assistant's turn, as if sampled; its logprobs are NaN, since
+    nobody knows them.
 
     One of more than `max_tokens` tokens is cut there, and counts as truncated.
     """

@@ -18,6 +18,7 @@ from mel_ray.records.ledger import TrajectoryFate
 from mel_ray.records.problem import ConfigError
 from mel_ray.records.trajectory import FinishReason, Sampling
 from tests.unit.builders import FakeStore, config_of
+from tests.unit.tokenizer_folders import TEMPLATES, byte_level, write_folder
 
 TOKENIZER = ChatTokenizer(EMBEDDED, ModelConfig(path="embedded"))
 GSM8K = {"question": "How many apples?", "answer": "There are <<2+3=5>>5 apples.\n#### 5"}
@@ -69,6 +70,14 @@ def test_a_solution_is_tokenised_as_it_would_be_sampled(tmp_path):
     assert np.isnan(shown.logprobs).all()
     cut = demonstration(prompt, TOKENIZER, 5)
     assert (len(cut.token_ids), cut.finish_reason) == (5, FinishReason.LENGTH)
+
+
+@pytest.mark.parametrize(("template", "end"), [("chatml", "<|im_end|>"), ("llama", "</s>")])
+def test_a_solution_ends_as_the_chat_template_ends_a_turn(tmp_path, template, end):
+    settings = {"eos_token": "</s>", "chat_template": TEMPLATES[template]}
+    folder = write_folder(tmp_path, byte_level(), **settings)
+    tokenizer = ChatTokenizer(folder, ModelConfig(path=str(folder), stop_tokens=("<|im_end|>",)))
+    assert tokenizer.token_text(tokenizer.end_id) == end
 
 
 def test_a_solution_ends_with_the_end_of_sequence_whatever_else_may_end_a_completion():
