@@ -72,14 +72,15 @@ class Replayed:
 
     def __init__(
         self, name: str, steps: Mapping[int, Mapping[Sample, int]], version: int = 0,
-        trained_from: Mapping[int, int] | None = None,
+        trained_from: Mapping[int, int] | None = None, patience: float | None = None,
     ) -> None:  # fmt: skip
         """`steps`: the version of everything that the other run sampled in the steps to come. `version`: the weights
-        that this run begins with. `trained_from`: those that the other run's policy had at the start of a step."""
+        that this run begins with. `trained_from`: those that the other run's policy had at the start of a step.
+        `patience`: seconds that new weights wait for the next sample of those before."""
         self._name, self._steps, self._version, self._trained_from = name, steps, version, trained_from or {}
         self._left = Counter(of_sample for step in steps.values() for of_sample in step.values())
         self._open = {step: set(samples) for step, samples in steps.items()}  # not sampled yet
-        self._changed = asyncio.Condition()
+        self._changed, self._patience = asyncio.Condition(), patience
 
     @asynccontextmanager
     async def sampling(self, step: int, sample: Sample) -> AsyncIterator[None]:
@@ -102,8 +103,16 @@ class Replayed:
 
     @asynccontextmanager
     async def publishing(self, version: int) -> AsyncIterator[None]:
-        async with self._changed:
-            await self._changed.wait_for(lambda: not any(n > 0 for of, n in self._left.items() if of < version))
+        try:
+            async with self._changed:
+                while any(n > 0 for of, n in self._left.items() if of < version):
+                    async with asyncio.timeout(self._patience):
+                        await self._changed.wait()
+        except TimeoutError:
+            raise DifferentRun(
+                f"run {self._name} sampled more under weights before version {version}, and nothing came for "
+                f"{self._patience:g} s: who was to sample it is lost, and those weights too. Begin the replay anew."
+            ) from None
         yield
         async with self._changed:
             self._version = version

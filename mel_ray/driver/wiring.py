@@ -283,4 +283,5 @@ def order_of(config: Config, state: RunState, waiting: Sequence[Asked]) -> Order
             for sample in versions_of(one.explored):
                 steps.get(one.step, {}).pop(sample, None)
     trained_from = {step: one.version for step, one in order.items()}
-    return Replayed(config.run.replay_order, steps, state.version, trained_from)
+    patience = config.cluster.deadlines.generate
+    return Replayed(config.run.replay_order, steps, state.version, trained_from, patience)

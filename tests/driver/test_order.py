@@ -105,3 +105,24 @@ def test_weights_that_are_counted_differently_are_noticed_at_once(version, words
     with pytest.raises(DifferentRun, match=f"step 2: {words}"):
         order.learned(2, version)
     order.learned(3, 7)  # the last step has no other to compare with
+
+
+def test_weights_do_not_wait_for_ever_for_samples_of_weights_that_are_lost():
+    """The only engine was lost while the policy trained: a new one has the new weights."""
+
+    async def main():
+        order = Replayed("first", {1: {ROLLOUT: 0, DRAFTS: 0}}, patience=60.0)
+
+        async def late():
+            await asyncio.sleep(50)
+            async with order.sampling(1, ROLLOUT):
+                pass
+
+        task = asyncio.create_task(late())
+        with pytest.raises(DifferentRun, match=r"nothing came for 60 s.*Begin the replay anew"):
+            async with order.publishing(1):
+                raise AssertionError("published too early")
+        await task
+        assert asyncio.get_running_loop().time() == 110
+
+    simulate(main())
