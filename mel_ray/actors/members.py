@@ -93,8 +93,8 @@ class Members(Generic[M]):
         await asyncio.gather(*map(self._begun, self.healthy))
         while not self.healthy and self._healing:
             await asyncio.wait(self._healing.values(), return_when=asyncio.FIRST_COMPLETED)
-        if not self.healthy and self.failure:
-            raise self.failure
+        if not self.healthy and self.failure:  # which is no accident, after so many starts
+            raise PoolError(str(self.failure)) if self._heals else self.failure
 
     async def _begun(self, member: M) -> None:
         try:

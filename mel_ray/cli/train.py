@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from mel_ray.cli.app import (
@@ -32,7 +33,7 @@ from mel_ray.records.problem import ConfigError, Problem, counted
 from mel_ray.records.trajectory import Prompt
 from mel_ray.run.atomic import write_atomically
 from mel_ray.run.checkpoints import latest_checkpoint
-from mel_ray.run.folder import RunFolder, RunFolderError, open_run
+from mel_ray.run.folder import RunFolder, RunFolderError, name_run, open_run
 from mel_ray.run.lease import only_driver
 from mel_ray.run.resume import change_lines
 from mel_ray.run.scrub import scrub
@@ -164,16 +165,19 @@ def _train(arguments: Sequence[str]) -> None:
     started = time.monotonic()
     config = requested_config(overrides)
     prepared = checked_and_prepared(config)
-    config, folder, _ = open_run(config, prepared.weight_bytes)
+    config, folder = name_run(config)
     try:
-        with only_driver(folder.path, config.cluster.deadlines.start, print):
+        with only_driver(folder.lock, config.cluster.deadlines.start, partial(print, flush=True)) as has_waited:
+            if has_waited:  # the run may have another configuration now
+                config = requested_config(overrides)
+                prepared = checked_and_prepared(config)
             _train_in_folder(config, prepared, started)
     except RunFolderError as error:
         raise ConfigError([Problem("run.name", config.run.name, str(error), "choose another name")]) from error
 
 
 def _train_in_folder(config: Config, prepared: Prepared, started: float) -> None:
-    config, folder, checkpoint = open_run(config, prepared.weight_bytes)  # another driver may have ended just now
+    config, folder, checkpoint = open_run(config, prepared.weight_bytes)
     state = read_state(checkpoint, config)
     check_questions(state, prepared.prompts.prompts, config)
     waiting = read_waiting(checkpoint, config, state)

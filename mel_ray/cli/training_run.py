@@ -64,7 +64,7 @@ class TrainingRun:
         self._loop: Loop | None = None
         self._checkpoints: Checkpoints | None = None
         self._shadow: Shadow[RunState] | None = None
-        self._reached, self._attempts, self._has_halved = state.step, 0, False
+        self._reached, self._attempts, self._starts, self._has_halved = state.step, 0, 0, False
 
     async def run(self, checkpoint: Path | None, waiting: Waiting) -> None:
         """Until the steps are done, from a checkpoint on, with what had been explored ahead by then.
@@ -161,6 +161,8 @@ class TrainingRun:
             folder, pools.store, config.observe.trajectories, config.run.seed, is_repeatable, self._not_saved
         )
         loop = make_loop(config, pools, self._prepared.prompts.prompts, archive, state, ahead)
+        if self._loop is None and origin is not None:
+            loop.buffer.batches.note_saved()
         loop.stopping, self._loop = self._stopping, loop
         memory, book = loop.learner.memory, loop.learner.book
         if isinstance(origin, Kept):
@@ -213,14 +215,14 @@ class TrainingRun:
         cause = first_cause(error)
         if not isinstance(cause, PoolError):
             return None
+        lost: LostActor | LostRecords | None
         if self._loop is None:  # it never started: what cannot will not the next time either
-            self._attempts += ATTEMPTS
-            is_worth_it = isinstance(cause, LostActor) and cause.has_died and self._attempts == ATTEMPTS
-            return cause if isinstance(cause, LostActor) and is_worth_it else None
+            lost = cause if isinstance(cause, LostActor) else await pools.policy.loss_behind(cause)
+            self._starts += 1
+            return lost if lost is not None and lost.has_died and self._starts == 1 else None
         if self._state.step > self._reached:
             self._reached, self._attempts, self._has_halved = self._state.step, 0, False
         self._attempts += 1
-        lost: LostActor | LostRecords | None
         if isinstance(cause, LostRecords) or (isinstance(cause, LostActor) and self._config.cluster.colocated):
             lost = cause
         else:
@@ -254,6 +256,9 @@ class TrainingRun:
         state.questions = self._state.questions
         self._state.restore(state)
         moved = self._folder.rewind(state.step if origin else -1)
+        for sink in self._sinks:
+            if isinstance(sink, MetricsFile):
+                sink.forget(state.step)
         explored = sum(one.explored is not None for one in since)
         parts = [f"It goes on from {where}"]
         if done > state.step:

@@ -140,14 +140,16 @@ def least(config: Config) -> Config:
     return config.model_copy(update={"cluster": cluster.model_copy(update={"rollout": rollout})})
 
 
-def disk_bytes(config: Config, weight_bytes: int) -> int:
-    """Disk space a run needs: its checkpoints, one more while it is written, and the export.
-
-    A checkpoint holds the weights in float32, whatever the model's type, Adam's two moments, the second Adam state of
-    `mel.combination=separate` and the slow weights of Reptile. `weight_bytes`: size of the model's weight files.
-    """
+def checkpoint_bytes(config: Config, weight_bytes: int) -> int:
+    """A checkpoint holds the weights in float32, whatever the model's type, Adam's two moments, the second Adam state
+    of `mel.combination=separate` and the slow weights of Reptile. `weight_bytes`: size of the model's weight files."""
     floats = 3
     if config.mel.enabled:
         floats += 2 * (config.mel.combination == "separate") + (config.mel.reptile.every > 0)
-    states = floats if config.model.dtype == "float32" else 2 * floats
-    return weight_bytes * (states * (config.checkpoint.keep + 1 + bool(config.checkpoint.keep_best)) + 1) + (8 << 20)
+    return weight_bytes * (floats if config.model.dtype == "float32" else 2 * floats)
+
+
+def disk_bytes(config: Config, weight_bytes: int) -> int:
+    """Disk space a run needs: its checkpoints, one more while it is written, and the export."""
+    count = config.checkpoint.keep + 1 + bool(config.checkpoint.keep_best)
+    return count * checkpoint_bytes(config, weight_bytes) + weight_bytes + (8 << 20)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Container, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
@@ -191,10 +191,10 @@ class Watch:
     def __init__(
         self, state: RunState, evaluation: Evaluation, benchmarks: Sequence[Benchmark], journals: Journals,
         checkpoints: Checkpoints, sinks: Sequence[Sink], shadow: Shadow | None = None,
-        done: Container[tuple[int, str]] = (),
+        done: Mapping[tuple[int, str], Mapping[str, float]] | None = None,
     ) -> None:  # fmt: skip
-        """`done`: the evaluations there are already, by step and benchmark."""
-        self._done = done
+        """`done`: the scores of evaluations that were made already, by step and benchmark."""
+        self._done = done or {}
         self._state, self._evaluation, self._benchmarks, self._journals = state, evaluation, benchmarks, journals
         self._checkpoints, self._sinks, self._shadow = checkpoints, sinks, shadow
 
@@ -206,7 +206,10 @@ class Watch:
         """Whether a checkpoint of this step is wanted for its scores."""
         is_wanted = False
         for benchmark in self._benchmarks:
-            if (step, benchmark.name) in self._done:
+            if (scores := self._done.get((step, benchmark.name))) is not None:
+                is_wanted |= self._checkpoints.evaluated(
+                    EvalReport(benchmark.name, step, len(benchmark.prompts), scores)
+                )
                 continue
             journal = self._journals.open(benchmark.name, step)
             report = await self._evaluation.evaluate(benchmark, step, journal)

@@ -95,6 +95,7 @@ class Checkpoints:
         self._folder, self._options, self._savers, self._ranks = folder, options, savers, ranks
         self._written, self._not_saved = written, not_saved
         self._writing: asyncio.Task[None] | None = None
+        finish_replacing(folder)
         for unfinished in folder.glob(".step-*"):
             shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed meanwhile
         self._coming: Best | None = None  # the best one, once its checkpoint is complete
@@ -174,8 +175,13 @@ class Checkpoints:
             _sync(file)
         replaced = final.with_name(f".{final.name}{REPLACED}")
         if final.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
             final.rename(replaced)
-        partial.rename(final)
+        try:
+            partial.rename(final)
+        except OSError:
+            finish_replacing(self._folder)
+            raise
         shutil.rmtree(replaced, ignore_errors=True)
         self._point(final)
 
@@ -206,6 +212,9 @@ class Checkpoints:
         if self._coming and self._coming.checkpoint == _name(step):
             self._coming = None
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        if (self._folder / _name(step) / STATE_FILE).exists():
+            self._not_saved(f"what was explored since the checkpoint of step {step} was not saved: {why}")
+            return
         latest = latest_checkpoint(self._folder)
         valid = f"the last one is {latest.name}" if latest else "there is none yet"
         sentence = f"the checkpoint of step {step} was not saved, and {valid}: {why}"

@@ -1,11 +1,12 @@
 """The run folder: a public format (docs/run_folder.md), written as the run goes."""
 
 import json
+import os
 import shutil
 from datetime import datetime
 from pathlib import Path
 
-from mel_ray.config.plan import disk_bytes
+from mel_ray.config.plan import checkpoint_bytes, disk_bytes
 from mel_ray.config.schema import Config
 from mel_ray.records.problem import ConfigError, Problem
 from mel_ray.run.aside import Moved, move_aside
@@ -31,6 +32,10 @@ class RunFolder:
     @property
     def format_file(self) -> Path:
         return self.path / "format"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / ".driver.lock"
 
     @property
     def logs(self) -> Path:
@@ -59,8 +64,12 @@ class RunFolder:
     def complete_export(self, step: int) -> None:
         """Put what was written into `partial_export` in the place of `export`."""
         write_json(self.partial_export / EXPORTED, {"run": self.path.name, "step": step})
-        shutil.rmtree(self.export, ignore_errors=True)
+        old = self.path / ".export.old"
+        shutil.rmtree(old, ignore_errors=True)
+        if self.export.exists():
+            self.export.rename(old)
         self.partial_export.rename(self.export)
+        shutil.rmtree(old, ignore_errors=True)
 
     @property
     def metrics(self) -> Path:
@@ -99,8 +108,11 @@ class RunFolder:
     @property
     def held_bytes(self) -> int:
         """What its checkpoints and its export take of the disk."""
-        files = (file for folder in (self.checkpoints, self.export) for file in folder.rglob("*") if file.is_file())
-        return sum(file.stat().st_size for file in files)
+        held = 0
+        for top in (self.checkpoints, self.export, self.partial_export):
+            for folder, _, names in os.walk(top):
+                held += sum(os.path.getsize(os.path.join(folder, name)) for name in names)
+        return held
 
     def prepare(self, needed_bytes: int) -> None:
         """Create the folder and make sure that it can be written and has room.
@@ -108,13 +120,12 @@ class RunFolder:
         Raises:
             RunFolderError: it cannot be written, or the disk has less than `needed_bytes` free.
         """
-        is_new = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(self.path).free
             if free < needed_bytes:
-                if is_new:
-                    self.path.rmdir()
+                if not any(path != self.lock for path in self.path.iterdir()):
+                    shutil.rmtree(self.path)
                 raise RunFolderError(
                     f"the run folder {self.path} needs about {needed_bytes >> 20} MiB more "
                     f"and its disk has {free >> 20} MiB free"
@@ -201,26 +212,43 @@ def find_run_problems(config: Config) -> list[Problem]:
     return list(find_change_problems(folder.config, config))
 
 
-def open_run(config: Config, weight_bytes: int) -> tuple[Config, RunFolder, Path | None]:
-    """The run's folder, with the checkpoint to continue from if there is one; the configuration has its name.
+def name_run(config: Config) -> tuple[Config, RunFolder]:
+    """The run's folder, which is there, and nothing in it was touched; the configuration has its name.
 
     Raises:
-        ConfigError: the name is taken, the folder is of another format, it cannot be written, or its run does not
-            survive what was changed.
+        ConfigError: the name is taken, the folder is of another format, it cannot be made, or its run does not survive
+            what was changed.
     """
     if problems := find_run_problems(config):
         raise ConfigError(problems)
     directory = Path(config.run.dir)
     name = config.run.name or fresh_name(directory, f"{kind_of(config)}-seed{config.run.seed}")
     folder = RunFolder((directory / name).absolute())
-    exists = folder.config.exists()
     try:
-        folder.prepare(max(0, disk_bytes(config, weight_bytes) - folder.held_bytes))
+        folder.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = f"the run folder {folder.path} cannot be written: {error.strerror}"
+        raise ConfigError([Problem("run.dir", config.run.dir, why, "choose another run.dir")]) from error
+    return config.model_copy(update={"run": config.run.model_copy(update={"name": name})}), folder
+
+
+def open_run(config: Config, weight_bytes: int) -> tuple[Config, RunFolder, Path | None]:
+    """The run's folder, with the checkpoint to continue from if there is one; the configuration has its name.
+
+    Raises:
+        ConfigError: as `name_run`, or the folder cannot be written, or its disk has no room.
+    """
+    config, folder = name_run(config)
+    exists = folder.config.exists()
+    needed = disk_bytes(config, weight_bytes)
+    try:
+        if held := folder.held_bytes:  # an old checkpoint goes only when a new one is complete
+            needed = max(checkpoint_bytes(config, weight_bytes), needed - held)
+        folder.prepare(needed)
         finish_replacing(folder.checkpoints)
     except RunFolderError as error:
         raise ConfigError([Problem("run.dir", config.run.dir, str(error), "choose another run.dir")]) from error
     except OSError as error:
         why = f"{folder.checkpoints} cannot be written: {error.strerror}"
         raise ConfigError([Problem("run.dir", config.run.dir, why, "choose another run.dir")]) from error
-    config = config.model_copy(update={"run": config.run.model_copy(update={"name": name})})
     return config, folder, latest_checkpoint(folder.checkpoints) if exists else None

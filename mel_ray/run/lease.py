@@ -13,33 +13,33 @@ from typing import IO
 
 from mel_ray.run.folder import RunFolderError
 
-FILE = ".driver.lock"
 LOOK = 1.0  # seconds between two tries
 WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 @contextmanager
-def only_driver(folder: Path, seconds: float, tell: Callable[[str], None]) -> Iterator[None]:
-    """Be the only driver of this run; waits as long for another one to end, and says so.
+def only_driver(lock: Path, seconds: float, tell: Callable[[str], None]) -> Iterator[bool]:
+    """Be the only driver of a run, the one who holds this file; waits as long for another one to end, and says so.
+    Yields whether there was one.
 
     Raises:
         RunFolderError: it does not end.
     """
-    with (folder / FILE).open("a+", encoding="utf-8") as file:
+    with lock.open("a+", encoding="utf-8") as file:
         until, has_told = time.monotonic() + seconds, False
         while not _is_locked(file, tell):
             other = _writer(file)
             if time.monotonic() >= until:
-                raise RunFolderError(f"{other} is still writing into {folder} after {seconds:g} s")
+                raise RunFolderError(f"{other} is still writing into {lock.parent} after {seconds:g} s")
             if not has_told:
-                tell(f"{other} is writing into {folder}; waiting until it ends, at most {seconds:g} s")
+                tell(f"{other} is writing into {lock.parent}; waiting until it ends, at most {seconds:g} s")
                 has_told = True
             time.sleep(LOOK)
         file.seek(0)
         file.truncate()
         file.write(json.dumps({"host": socket.gethostname(), "process": os.getpid()}))
         file.flush()
-        yield
+        yield has_told
 
 
 def _is_locked(file: IO[str], tell: Callable[[str], None]) -> bool:

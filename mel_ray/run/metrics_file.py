@@ -23,9 +23,9 @@ class Lines:
     def __init__(self, file: Path) -> None:
         self._file, self._unwritten = file, list[str]()
 
-    def forget(self) -> None:
-        """What could not be written yet is written no more."""
-        self._unwritten.clear()
+    def forget(self, step: int) -> None:
+        """What could not be written yet of later steps is written no more."""
+        self._unwritten = [line for line in self._unwritten if json.loads(line)["step"] <= step]
 
     def append(self, line: str) -> None:
         self._unwritten.append(f"{line}\n")
@@ -42,16 +42,13 @@ class MetricsFile:
     """Training metrics go to metrics.jsonl, evaluations to eval/ and, as `eval/<set>/...`, to metrics.jsonl too."""
 
     def __init__(self, folder: RunFolder) -> None:
-        self._folder, self._step = folder, 0
+        self._folder = folder
         self._metrics, self._incidents = Lines(folder.metrics), Lines(folder.incidents)
 
     def _append(self, row: dict[str, Any]) -> None:
         self._metrics.append(json.dumps(row))
 
     def step(self, report: StepReport) -> None:
-        if report.step <= self._step:
-            self._metrics.forget()  # the run was rewound, and does these steps again
-        self._step = report.step
         self._append({"step": report.step, **_rounded(report.metrics), "ledger": report.ledger.as_dict()})
 
     def evaluation(self, report: EvalReport) -> None:
@@ -61,6 +58,10 @@ class MetricsFile:
         known = {"benchmark": report.benchmark, "step": report.step, "questions": report.questions}
         with suppress(OSError):  # the disk is full; the scores are among the metrics
             write_json(file, known | _rounded(report.scores))
+
+    def forget(self, step: int) -> None:
+        """The run was rewound to this step."""
+        self._metrics.forget(step)
 
     def incident(self, incident: Incident) -> None:
         line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "kind": incident.kind, "who": incident.who}
@@ -96,10 +97,10 @@ def evaluation_table(rows: Sequence[dict[str, Any]]) -> dict[str, dict[int, dict
     return table
 
 
-def evaluations_done(file: Path) -> set[tuple[int, str]]:
-    """Step and benchmark of every evaluation among the metrics."""
+def evaluations_done(file: Path) -> dict[tuple[int, str], dict[str, float]]:
+    """The scores of every evaluation among the metrics, by step and benchmark."""
     table = evaluation_table(read_metrics(file))
-    return {(step, benchmark) for benchmark, by_step in table.items() for step in by_step}
+    return {(step, benchmark): scores for benchmark, by_step in table.items() for step, scores in by_step.items()}
 
 
 def step_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

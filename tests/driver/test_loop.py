@@ -10,7 +10,7 @@ from mel_ray.driver.loop import Stopped, Watch
 from mel_ray.driver.state import RunState
 from mel_ray.evaluation.evaluator import Evaluator
 from mel_ray.records.evaluation import Benchmark
-from mel_ray.run.checkpoints import Checkpoints, latest_checkpoint
+from mel_ray.run.checkpoints import Checkpoints, best_checkpoint, latest_checkpoint
 from tests.driver.fakes import FakeArchive, FakeJournals, FakePublisher, FakeRewards, FakeSink, World, make
 from tests.unit.builders import LENGTH, prompt
 
@@ -119,7 +119,7 @@ async def test_metrics_count_what_dynamic_sampling_threw_away():
     assert report.metrics["group/all_correct_share"] == 1
 
 
-def make_run(tmp_path, world: World, *overrides: str, state: RunState | None = None, done=()):
+def make_run(tmp_path, world: World, *overrides: str, state: RunState | None = None, done=None):
     state = state or RunState()
     system, sink, journals = make(world, *overrides, run_state=state), FakeSink(), FakeJournals()
     benchmark = Benchmark("held", (prompt(question_id=sorted(world.outcomes)[0]),))
@@ -301,9 +301,12 @@ def test_a_run_that_is_to_stop_while_it_trains_finishes_the_step():
     assert system.world.who("published")[-1] == "1"
 
 
-@pytest.mark.parametrize(("done", "evaluated"), [((), [2, 4]), ({(2, "held")}, [4]), ({(2, "held"), (4, "held")}, [])])
+@pytest.mark.parametrize(("done", "evaluated"), [((), [2, 4]), ((2,), [4]), ((2, 4), [])])
 async def test_an_interrupted_run_evaluates_what_was_left_out_and_nothing_twice(tmp_path, done, evaluated):
-    overrides = ("run.steps=4", "eval.every=2")
-    system, sink, watch = make_run(tmp_path, World({"a": "cw"}), *overrides, state=RunState(step=2), done=done)
+    overrides = ("run.steps=4", "eval.every=2", "checkpoint.keep_best=held/pass@1")
+    scores = {(step, "held"): {"pass@1": 2.0} for step in done}
+    system, sink, watch = make_run(tmp_path, World({"a": "cw"}), *overrides, state=RunState(step=2), done=scores)
     await system.loop.run(watch)
     assert [report.step for report in sink.evaluations] == evaluated
+    if done:  # what was found before the interruption still counts
+        assert best_checkpoint(tmp_path).checkpoint == "step-000002"

@@ -182,7 +182,7 @@ def test_the_place_in_the_questions_is_that_of_the_same_questions(tmp_path):
 HOLD = """
 import sys, pathlib
 from mel_ray.run.lease import only_driver
-with only_driver(pathlib.Path(sys.argv[1]), 0.0, print):
+with only_driver(pathlib.Path(sys.argv[1]) / "lock", 0.0, print):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -195,8 +195,8 @@ def test_one_driver_at_a_time_writes_into_a_folder(tmp_path):
     ) as other:
         assert other.stdout.readline() == "held\n"
         is_writing = pytest.raises(RunFolderError, match=f"process {other.pid} on .* is still writing into")
-        with is_writing, only_driver(tmp_path, 0.0, told.append):
+        with is_writing, only_driver(tmp_path / "lock", 0.0, told.append):
             raise AssertionError("two drivers at once")
         other.kill()  # a lock ends with its process, however that ends
-        with only_driver(tmp_path, 60.0, told.append):
+        with only_driver(tmp_path / "lock", 60.0, told.append):
             pass
