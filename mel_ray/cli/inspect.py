@@ -9,6 +9,7 @@ from mel_ray.config.load import compose_config
 from mel_ray.data import inspection
 from mel_ray.data.inspection_page import page
 from mel_ray.records.problem import ConfigError
+from mel_ray.run.console import printable
 
 DESCRIPTION = (
     "Show counts, prompt lengths in tokens of model=, rows left out and why, questions with different answers, kinds "
@@ -30,5 +31,5 @@ def inspect(arguments: Sequence[str]) -> None:
         asked.output.write_text(page(found), encoding="utf-8")
     except OSError as error:
         raise Ended(BAD_REQUEST, f"cannot write {asked.output}: {error.strerror}") from error
-    print(inspection.text(found))
+    print(printable(inspection.text(found)))
     print(f"page: {asked.output}")

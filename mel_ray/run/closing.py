@@ -1,22 +1,15 @@
 """The end of a run: summary.json, the report, and what is printed."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from mel_ray.run.atomic import write_json
-from mel_ray.run.console import is_score
+from mel_ray.run.console import is_score, printable
 from mel_ray.run.folder import RunFolder
 from mel_ray.run.metrics_file import read_metrics, step_rows, summarise
 from mel_ray.run.report import write_report
 from mel_ray.run.scrub import scrub_files
 from mel_ray.run.store import read_experiences
-
-
-def printable(lines: Iterable[str]) -> str:
-    """Lines for a terminal: what would steer it, or turn the direction of a text, is shown as an escape."""
-    text = "\n".join(lines)
-    return "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def experience_text(row: dict[str, Any]) -> str:
@@ -28,8 +21,7 @@ def experience_text(row: dict[str, Any]) -> str:
     heuristics = "\n".join(f"    - {rule}" for rule in row["heuristics"]) or "    (none)"
     replays = "\n".join(block(text) for text in row["replays"]) or "    (none)"
     fate = "kept" if row["kept"] else f"rejected: {row['fate']} {row['reason']}".strip()
-    return printable(
-        [
+    lines = [
             f"  step {row['step']}, {fate}",
             f"  question: {row['question']}  (answer {row['answer']})",
             "  incorrect solution:", block(row["incorrect"]),
@@ -38,8 +30,8 @@ def experience_text(row: dict[str, Any]) -> str:
             f"  critique: {row['critique']}",
             "  heuristics:", heuristics,
             "  replay with the experience in the prompt:", replays,
-        ]
-    )  # fmt: skip
+        ]  # fmt: skip
+    return printable("\n".join(lines))
 
 
 def evaluation_text(evaluations: dict[str, dict[str, dict[str, float]]]) -> str:

@@ -55,12 +55,17 @@ def evaluation_line(report: EvalReport) -> str:
     return f"{report.benchmark} after step {report.step} ({counted(report.questions, 'question')}): {scores}"
 
 
+def printable(text: str) -> str:
+    """For a terminal: what would steer it, or turn the direction of a text, is shown as an escape."""
+    return "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 LONGEST_INCIDENT = 400  # characters
 
 
 def incident_line(incident: Incident) -> str:
     """The first line of its text; incidents.jsonl has all of it."""
-    text = scrub(incident.text.partition("\n")[0]).removeprefix(f"{incident.who}, ")
+    text = printable(scrub(incident.text.partition("\n")[0])).removeprefix(f"{incident.who}, ")
     return f"{incident.kind}: {incident.who}: {text[:LONGEST_INCIDENT]}{' ...' * (len(text) > LONGEST_INCIDENT)}"
 
 

@@ -23,9 +23,13 @@ def only_driver(lock: Path, seconds: float, tell: Callable[[str], None]) -> Iter
     Yields whether there was one.
 
     Raises:
-        RunFolderError: it does not end.
+        RunFolderError: it does not end, or the folder cannot be written.
     """
-    with lock.open("a+", encoding="utf-8") as file:
+    try:
+        opened = lock.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise RunFolderError(f"{lock.parent} cannot be written: {error.strerror}") from error
+    with opened as file:
         until, has_told = time.monotonic() + seconds, False
         while not _is_locked(file, tell):
             other = _writer(file)

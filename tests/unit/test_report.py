@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 
 from mel_ray.cli.mel import main
+from mel_ray.records.incident import Incident, IncidentKind
 from mel_ray.records.ledger import DraftFate, Ledger, TrajectoryFate
 from mel_ray.records.reports import EvalReport, StepReport
 from mel_ray.run.closing import experience_text, write_closing
-from mel_ray.run.console import PlainConsole
+from mel_ray.run.console import PlainConsole, incident_line
 from mel_ray.run.folder import FORMAT, RunFolder, RunFolderError, fresh_name
 from mel_ray.run.metrics_file import MetricsFile, read_metrics
 from mel_ray.run.report import mark_bifurcation, write_report
@@ -153,3 +154,4 @@ def test_what_a_model_wrote_cannot_steer_a_terminal():
     text = experience_text(row | {"step": 1, "kept": True, "heuristics": [hostile], "replays": [hostile]})
     assert all(c == "\n" or c.isprintable() for c in text)
     assert "\\x1b[2J" in text
+    assert incident_line(Incident(IncidentKind.QUARANTINED, "q1", hostile)).isprintable()
