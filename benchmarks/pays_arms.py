@@ -9,8 +9,10 @@ from dataclasses import dataclass
 STEPS, EVERY = 60, 5
 BANDS = ("rules_hidden", "rules_rare", "rules_even")
 BENCHMARKS = (*BANDS, "rules_unasked")
+SHOWN = (20, 40, STEPS)  # steps at which all bands are evaluated; the hidden one is at every fifth
+SELDOM = {"rules_rare": 20, "rules_even": 20, "rules_unasked": STEPS}
 COMMON = (
-    "experiment=rules", f"run.steps={STEPS}", f"eval.every={EVERY}",
+    "experiment=rules", f"run.steps={STEPS}", f"eval.every={EVERY}", "cluster.rollout.compile=true",
     "rollout.prompts_per_step=16", "rollout.group_size=4", f"eval.benchmarks=[{','.join(BENCHMARKS)}]",
 )  # fmt: skip
 

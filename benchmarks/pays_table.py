@@ -23,6 +23,8 @@ from benchmarks.pays_arms import (
     RESAMPLED,
     RESAMPLED_MORE,
     SECONDARY,
+    SELDOM,
+    SHOWN,
     STEPS,
     Arm,
 )
@@ -30,7 +32,6 @@ from benchmarks.study import Result, Run, Study
 
 LEARNING_RATES = ("4e-4", "8e-4", "1.6e-3")
 TUNING_SEED = 100
-SHOWN = (20, 40, STEPS)  # steps
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}  # by seeds
 Results = dict[str, list[Result]]
 
@@ -189,6 +190,7 @@ def figures(results: Results) -> dict[str, dict[str, list[float]]]:
             f"{benchmark}@{step}": [round(score(one, benchmark, step), 4) for one in found]
             for benchmark in BENCHMARKS
             for step in SHOWN
+            if step % SELDOM.get(benchmark, EVERY) == 0
         }
         | {"tokens": [one.tokens for one in found]}
         for arm, found in results.items()
@@ -204,7 +206,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=["primary", "secondary"], choices=["primary", "secondary"])
     options = parser.parse_args()
     options.secondary_seeds = min(options.secondary_seeds, options.seeds)
-    study = Study(options.output, options.parallel)
+    study = Study(options.output, options.parallel, SELDOM)
     rates = tuned(study, PRIMARY)
     controls = [*CONTROLS, *at_rate(CONTROLS, rates, rates[AUGMENT.name])]
     results = measured(study, list(dict.fromkeys([*PRIMARY, *controls])), rates, range(options.seeds))

@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from queue import Empty, Queue
@@ -59,8 +59,9 @@ class StudyError(RuntimeError):
 class Study:
     """All results of a study, in `folder`/results.jsonl."""
 
-    def __init__(self, folder: Path, parallel: int) -> None:
-        self._folder, self._parallel, self._lock = folder, parallel, Lock()
+    def __init__(self, folder: Path, parallel: int, seldom: Mapping[str, int] | None = None) -> None:
+        """`seldom`: benchmarks that are asked less often than `eval.every` says, with the steps between."""
+        self._folder, self._parallel, self._lock, self._seldom = folder, parallel, Lock(), dict(seldom or {})
         self._file = folder / "results.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
         lines = self._file.read_text().splitlines() if self._file.exists() else []
@@ -103,7 +104,8 @@ class Study:
                     run = queue.get_nowait()
                 except Empty:
                     break
-                worker.stdin.write(json.dumps({"overrides": [*ONE_CORE, *run.overrides], "seed": run.seed}) + "\n")
+                asked = {"overrides": [*ONE_CORE, *run.overrides], "seed": run.seed, "seldom": self._seldom}
+                worker.stdin.write(json.dumps(asked) + "\n")
                 worker.stdin.flush()
                 answer = worker.stdout.readline()
                 if not answer:

@@ -1,5 +1,5 @@
 """Runs of a study, one after the other, in one process: `python -m benchmarks.study_worker` reads one JSON object a
-line (`overrides`, `seed`) and answers with one.
+line (`overrides`, `seed`, `seldom`) and answers with one.
 
 The pools stay up between runs that fit the same engines and policy settings; the policy goes back to its initial
 checkpoint, so that a run is what `python -m mel_ray.main` with these overrides makes of it.
@@ -9,7 +9,7 @@ import asyncio
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -81,7 +81,7 @@ class Worker:
         self._pools: Pools | None = None
         self._key: object = None
 
-    async def run(self, overrides: Sequence[str], seed: int) -> dict[str, Any]:
+    async def run(self, overrides: Sequence[str], seed: int, seldom: Mapping[str, int]) -> dict[str, Any]:
         config = compose_config([*overrides, f"run.seed={seed}"])
         prepared = prepare(config)
         pools = await self._pools_for(config, prepared)
@@ -90,7 +90,13 @@ class Worker:
         curves = Curves()
         loop = loop_for(config, prepared, pools)
         evaluator = Evaluator(config, pools.rollout, pools.rewards)
-        await loop.run(Watch(loop.state, evaluator, prepared.benchmarks, NoJournals(), NoCheckpoints(), [curves]))
+        left_out = {
+            (step, name): {} for name, every in seldom.items() for step in range(config.run.steps + 1) if step % every
+        }
+        watch = Watch(
+            loop.state, evaluator, prepared.benchmarks, NoJournals(), NoCheckpoints(), [curves], done=left_out
+        )
+        await loop.run(watch)
         return curves.result()
 
     async def _pools_for(self, config: Config, prepared: Prepared) -> Pools:
@@ -110,7 +116,7 @@ async def serve(answers: Any) -> None:
         worker = Worker(Path(folder))
         for line in iter(sys.stdin.readline, ""):
             asked = json.loads(line)
-            result = await worker.run(asked["overrides"], asked["seed"])
+            result = await worker.run(asked["overrides"], asked["seed"], asked["seldom"])
             print(json.dumps(result), file=answers, flush=True)
 
 

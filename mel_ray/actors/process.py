@@ -27,6 +27,7 @@ FEWER_KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "512"}
 CPU_ENGINE_ENV = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCHDYNAMO_DISABLE": "1", **KEPT_MEMORY, **FEWER_KERNELS,
 }  # fmt: skip
+COMPILED_ENGINE_ENV = {"TORCHDYNAMO_DISABLE": "0"}
 # vLLM binds each worker of an engine to a NUMA node of its own, and refuses to start where there are too few.
 CPU_WORKERS_ENV = {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 # Microbatches differ in length, and fixed segments would leave gaps of several GB between them.

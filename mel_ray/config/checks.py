@@ -1,5 +1,7 @@
 """Everything that can be known to be wrong before anything starts, each with its remedy."""
 
+import os
+import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
 
@@ -232,6 +234,12 @@ def _cluster(config: Config) -> Iterator[Problem]:
     yield from transports()[transport_of(cluster)].problems(cluster)
     if cluster.device == "cuda" and cluster.rollout.in_process:
         yield Problem("cluster.rollout.in_process", True, "the in-process engine is for CPU", "set it to false")
+    if cluster.device == "cuda" and cluster.rollout.compile:
+        yield Problem("cluster.rollout.compile", True, "on GPU the engine compiles by itself", "set it to false")
+    if cluster.rollout.compile and not shutil.which(os.environ.get("CXX", "g++")):
+        yield Problem(
+            "cluster.rollout.compile", True, "there is no C++ compiler here", "install g++, or set it to false"
+        )
     if cluster.device == "cuda" and cluster.rollout.tensor_parallel > max(1, cluster.gpus_per_node):
         yield Problem(
             "cluster.rollout.tensor_parallel",

@@ -22,7 +22,14 @@ from mel_ray.actors.handles import SIGN_OF_LIFE, Handle
 from mel_ray.actors.incidents import Incidents
 from mel_ray.actors.members import Members
 from mel_ray.actors.placement import Placement, has_node, options_of
-from mel_ray.actors.process import CPU_ENGINE_ENV, CPU_WORKERS_ENV, ENGINE_ENV, redirect_output, runtime_env
+from mel_ray.actors.process import (
+    COMPILED_ENGINE_ENV,
+    CPU_ENGINE_ENV,
+    CPU_WORKERS_ENV,
+    ENGINE_ENV,
+    redirect_output,
+    runtime_env,
+)
 from mel_ray.config.cluster import DeadlineConfig
 from mel_ray.config.plan import PoolPlan
 from mel_ray.config.schema import ClusterConfig, ModelConfig
@@ -203,6 +210,7 @@ class EnginePool:
         name = f"{plan.name}-{index}"
         log = self._logs / f"{name}.log" if self._logs else None
         on_cpu = CPU_ENGINE_ENV | (CPU_WORKERS_ENV if self._settings.tensor_parallel > 1 else {})
+        on_cpu |= COMPILED_ENGINE_ENV if self._settings.compiled else {}
         environment = runtime_env(ENGINE_ENV, on_cpu if is_cpu else {}, threads=plan.threads)
         options = options_of(plan, index, self._placement)
         actor = ray.remote(EngineActor).options(max_concurrency=10_000, runtime_env=environment, **options)

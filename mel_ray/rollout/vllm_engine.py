@@ -35,6 +35,7 @@ class EngineSettings:
     transport: str
     seed: int
     sleeps: bool = False
+    compiled: bool = False
 
     @classmethod
     def of(cls, config: Config, model_folder: Path) -> "EngineSettings":
@@ -53,6 +54,7 @@ class EngineSettings:
             transport=transport_of(config.cluster),
             seed=config.run.seed,
             sleeps=config.cluster.colocated,
+            compiled=pool.compile,
         )
 
 
@@ -78,7 +80,7 @@ def _arguments(settings: EngineSettings) -> dict[str, Any]:
     if settings.device == "cpu":
         # A prompt prefilled in two pieces would rewind its seeded generator, which CPU generators cannot do.
         arguments |= {
-            "enforce_eager": True,
+            "enforce_eager": not settings.compiled,
             "kv_cache_memory_bytes": settings.kv_cache_mib << 20,
             "enable_chunked_prefill": False,
             "max_num_batched_tokens": max(4096, settings.max_context),
