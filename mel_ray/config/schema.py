@@ -94,8 +94,10 @@ class SourceConfig(Section):
     """Keep one of several questions with the same text and the same answer."""
     conflicts: Literal["drop", "keep", "error"] = "drop"
     """What to do with a question that stands there with different answers: drop it, keep it with each, or stop."""
+    skip: int = Field(0, ge=0)
+    """Number of questions to leave out, from the first."""
     limit: int | None = Field(None, ge=1)
-    """Number of questions to use, from the first; null uses all."""
+    """Number of questions to use, from the first that is not skipped; null uses all."""
     split: Literal["train", "heldout", "unasked"] = "train"
     """World: training problems or held-out ones; of the world of rules also problems whose rule training never asks."""
     count: int = Field(2000, ge=1)

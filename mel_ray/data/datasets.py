@@ -66,11 +66,15 @@ def load(source: SourceConfig, path: str = "data.train") -> Loaded:
     else:
         rows = _world_questions(source)
     settled = settle(rows, source, path)
+    kept = settled.kept[source.skip :][: source.limit]
+    if settled.kept and not kept:
+        why = f"there are only {counted(len(settled.kept), 'question')}"
+        raise ConfigError([Problem(f"{path}.skip", source.skip, why, "lower it")])
     if not settled.kept:
         raise ConfigError([_nothing(source, path, dropped, excluded.total(), settled.conflicts)])
     notes = (*_drop_notes(dropped), *_conflict_notes(settled.conflicts, source, path))
     return Loaded(
-        settled.kept[: source.limit],
+        kept,
         settled.rows + len(dropped),
         settled.repeated,
         tuple(dropped),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from mel_ray.records.problem import ConfigError, Problem
 _WORLD = Path(__file__).parent / "world"
 EMBEDDED_MODELS = {"problems": _WORLD / "base_model", "rules": _WORLD / "rules_model"}  # by world
 EMBEDDED = EMBEDDED_MODELS["problems"]
-EMBEDDED_NAMES = {"embedded": EMBEDDED, "embedded_rules": EMBEDDED_MODELS["rules"]}
+INSTALLED = Path(sys.prefix) / "share" / "mel_ray" / "smollm2"  # by `make setup EXTRA=real`
+NAMES = {"embedded": EMBEDDED, "embedded_rules": EMBEDDED_MODELS["rules"], "smollm2": INSTALLED}
 TOKENIZER_FILES = ("*.json", "*.jinja", "*.txt", "*.model*", "*.tiktoken")
 _MODEL_FILES = (*TOKENIZER_FILES, "*.safetensors")
 
@@ -52,12 +54,14 @@ def find_folder(path: str, hub_files: Sequence[str]) -> Path:
     Raises:
         ConfigError: there is no such folder.
     """
-    folder = EMBEDDED_NAMES.get(path) or Path(path).expanduser()
+    folder = NAMES.get(path) or Path(path).expanduser()
     if not folder.exists() and is_hub_id(path):
         folder = from_hub("model.path", path, hub_files)
     if not folder.is_dir() and folder == EMBEDDED_MODELS["rules"]:
         make = "python -m mel_ray.data.world.pretrain --world rules"
         raise _problem(path, "its base model has not been made yet", f"run `{make}`")
+    if not folder.is_dir() and folder == INSTALLED:
+        raise _problem(path, "SmolLM2 is not installed", "run `make setup EXTRA=real`")
     if not folder.is_dir():
         raise _problem(path, "there is no such folder", "give an existing folder or a hub id")
     return folder

