@@ -14,6 +14,7 @@ from mel_ray.driver.loop import Loop
 from mel_ray.driver.state import RunState
 from mel_ray.driver.wiring import Pools, connected_to_ray, make_loop
 from mel_ray.records.evaluation import Answered
+from mel_ray.records.ports import Archive
 from mel_ray.records.reports import EvalReport
 from mel_ray.records.row import Row
 
@@ -66,8 +67,10 @@ async def running_pools(overrides: Sequence[str]) -> AsyncIterator[tuple[Config,
         yield config, prepared, pools
 
 
-def loop_for(config: Config, prepared: Prepared, pools: Pools, state: RunState | None = None) -> Loop:
-    return make_loop(config, pools, prepared.prompts.prompts, NoArchive(), state)
+def loop_for(
+    config: Config, prepared: Prepared, pools: Pools, state: RunState | None = None, archive: Archive | None = None
+) -> Loop:
+    return make_loop(config, pools, prepared.prompts.prompts, archive or NoArchive(), state)
 
 
 def long_context_model(folder: Path, end_scale: float) -> Path:

@@ -4,7 +4,7 @@ The primary question was fixed before any run: at step 60, over five seeds, does
 groups beat GRPO that samples the same groups again, at no fewer tokens?
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 STEPS, EVERY = 60, 5
 BANDS = ("rules_hidden", "rules_rare", "rules_even")
@@ -17,14 +17,26 @@ COMMON = (
 )  # fmt: skip
 
 
+# The embedded world of 24 families, in which lessons can tell less (docs/embedded.md).
+WORLD_STEPS, WORLD_BENCHMARK = 40, "world_heldout"
+WORLD = (
+    "experiment=embedded", f"run.steps={WORLD_STEPS}", "eval.every=20", "cluster.rollout.compile=true",
+    "rollout.prompts_per_step=16", "rollout.group_size=4", f"eval.benchmarks=[{WORLD_BENCHMARK}]",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Arm:
+    """With `memory`, evaluations have a kept lesson in the prompt."""
+
     name: str
     overrides: tuple[str, ...]
+    memory: bool = False
+    common: tuple[str, ...] = COMMON
 
     @property
     def all_overrides(self) -> tuple[str, ...]:
-        return (*COMMON, *self.overrides)
+        return (*self.common, *self.overrides)
 
 
 OFF = "mel.enabled=false"
@@ -55,5 +67,9 @@ SECONDARY = (
     Arm("hint", (*GUIDED, "mel.credit=hint")),
     Arm("hint, contrast", (*GUIDED, "mel.credit=hint", "mel.contrast=wrong_lesson", "mel.pairs_per_group=2")),
     Arm("augment + hint", (*GUIDED, "mel.credit=[augment,hint]")),
+    # Lessons are written and not learned from: the policy is GRPO's.
+    Arm("GRPO, lessons in the prompt", ("mel.enabled=true", "mel.weight=1e-9", "mel.write=both"), memory=True),
     Arm("travel", (*GUIDED, "mel.write=mixed", "mel.retrieval.method=bm25")),
 )  # fmt: skip
+
+WORLD_ARMS = tuple(replace(arm, name=f"{arm.name}, 24 families", common=WORLD) for arm in (GRPO, RESAMPLED, AUGMENT))

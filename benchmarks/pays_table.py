@@ -7,7 +7,7 @@ made again. The last line is one JSON object with every figure.
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -26,6 +26,9 @@ from benchmarks.pays_arms import (
     SELDOM,
     SHOWN,
     STEPS,
+    WORLD_ARMS,
+    WORLD_BENCHMARK,
+    WORLD_STEPS,
     Arm,
 )
 from benchmarks.study import Result, Run, Study
@@ -33,11 +36,12 @@ from benchmarks.study import Result, Run, Study
 LEARNING_RATES = ("4e-4", "8e-4", "1.6e-3")
 TUNING_SEED = 100
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}  # by seeds
+OVER_BANDS = f"mean Avg@8 over the bands after {STEPS} steps"
 Results = dict[str, list[Result]]
 
 
 def run_of(arm: Arm, lr: str, seed: int) -> Run:
-    return Run(arm.name, (*arm.all_overrides, f"algorithm.lr={lr}"), seed)
+    return Run(arm.name, (*arm.all_overrides, f"algorithm.lr={lr}"), seed, arm.memory)
 
 
 def score(result: Result, benchmark: str, step: int = STEPS) -> float:
@@ -48,12 +52,18 @@ def over_bands(result: Result, step: int = STEPS) -> float:
     return fmean(score(result, band, step) for band in BANDS)
 
 
-def tuned(study: Study, arms: Sequence[Arm]) -> dict[str, str]:
+def in_the_world(result: Result) -> float:
+    return score(result, WORLD_BENCHMARK, WORLD_STEPS)
+
+
+def tuned(
+    study: Study, arms: Sequence[Arm], measure: Callable[[Result], float] = over_bands, what: str = OVER_BANDS
+) -> dict[str, str]:
     """Arm -> learning rate; prints what was tried."""
     pairs = [(arm, lr) for arm in arms for lr in LEARNING_RATES]
     results = study.results([run_of(arm, lr, TUNING_SEED) for arm, lr in pairs])
-    scores = {(arm.name, lr): over_bands(result) for (arm, lr), result in zip(pairs, results, strict=True)}
-    print(f"\nmean Avg@8 over the bands after {STEPS} steps, seed {TUNING_SEED}, by learning rate\n")
+    scores = {(arm.name, lr): measure(result) for (arm, lr), result in zip(pairs, results, strict=True)}
+    print(f"\n{what}, seed {TUNING_SEED}, by learning rate\n")
     print("| arm | " + " | ".join(LEARNING_RATES) + " |\n" + "|---" * (1 + len(LEARNING_RATES)) + "|")
     for arm in arms:
         print(f"| {arm.name} | " + " | ".join(f"{scores[arm.name, lr]:.3f}" for lr in LEARNING_RATES) + " |")
@@ -179,6 +189,20 @@ def lessons(results: Results) -> Iterator[str]:
             yield f"| {name} | {' | '.join(cells)} |"
 
 
+def world_levels(results: Results, rates: dict[str, str]) -> Iterator[str]:
+    """Avg@8 on held-out problems of the 24 families, with the differences to the first two arms."""
+    steps, others = (WORLD_STEPS // 2, WORLD_STEPS), list(results)[:2]
+    named = [f"Avg@8, {step}" for step in steps] + [f"to {other}, {WORLD_STEPS}" for other in others]
+    yield f"| arm | lr | {' | '.join(named)} | tokens |"
+    yield "|---" * (len(named) + 3) + "|"
+    for name, found in results.items():
+        cells = [f"{fmean(score(one, WORLD_BENCHMARK, step) for one in found):.3f}" for step in steps]
+        for other in others:
+            gap = difference(found, results[other], WORLD_BENCHMARK, WORLD_STEPS)
+            cells.append(marked(gap) if name != other else "")
+        yield f"| {name} | {rates[name]} | {' | '.join(cells)} | {fmean(one.tokens for one in found) / 1000:.0f}k |"
+
+
 def show(title: str, lines: Iterator[str]) -> None:
     print(f"\n{title}\n")
     print("\n".join(lines), flush=True)
@@ -203,7 +227,8 @@ def main() -> None:
     parser.add_argument("--parallel", type=int, default=2, help="runs at a time, one core each")
     parser.add_argument("--seeds", type=int, default=5, choices=sorted(T_95))
     parser.add_argument("--secondary-seeds", type=int, default=3, choices=sorted(T_95))
-    parser.add_argument("--parts", nargs="+", default=["primary", "secondary"], choices=["primary", "secondary"])
+    parts = ["primary", "secondary", "world"]
+    parser.add_argument("--parts", nargs="+", default=parts, choices=parts)
     options = parser.parse_args()
     options.secondary_seeds = min(options.secondary_seeds, options.seeds)
     study = Study(options.output, options.parallel, SELDOM)
@@ -224,6 +249,12 @@ def main() -> None:
         show("paired by seed, in points, with 95% intervals", differences(together, against))
         show("lessons, by thirds of a run", lessons(others))
         everything |= {"tuned_lr": rates, "secondary": figures(others)}
+    if "world" in options.parts:
+        rates |= tuned(study, WORLD_ARMS, in_the_world, f"Avg@8 on {WORLD_BENCHMARK} after {WORLD_STEPS} steps")
+        families = measured(study, WORLD_ARMS, rates, range(options.secondary_seeds))
+        show(f"24 families, {options.secondary_seeds} seeds", world_levels(families, rates))
+        held_out = {name: [round(in_the_world(one), 4) for one in found] for name, found in families.items()}
+        everything |= {"tuned_lr": rates, "world": held_out}
     finish(everything)
     (options.output / "figures.json").write_text(json.dumps(everything, indent=1) + "\n")
 

@@ -23,15 +23,17 @@ ONE_CORE = ("cluster.rollout.engines=1", "cluster.policy.threads=1", "cluster.ro
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """`arm` names it in tables; `overrides` and `seed` decide what comes out."""
+    """`arm` names it in tables; the others decide what comes out. With `memory`, evaluations have a kept lesson of the
+    run in the prompt."""
 
     arm: str
     overrides: tuple[str, ...]
     seed: int
+    memory: bool = False
 
     @property
     def key(self) -> str:
-        return json.dumps([sorted(self.overrides), self.seed])
+        return json.dumps([sorted(self.overrides), self.seed, *(["memory"] if self.memory else [])])
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,8 @@ class Study:
                     run = queue.get_nowait()
                 except Empty:
                     break
-                asked = {"overrides": [*ONE_CORE, *run.overrides], "seed": run.seed, "seldom": self._seldom}
+                overrides = [*ONE_CORE, *run.overrides]
+                asked = {"overrides": overrides, "seed": run.seed, "memory": run.memory, "seldom": self._seldom}
                 worker.stdin.write(json.dumps(asked) + "\n")
                 worker.stdin.flush()
                 answer = worker.stdout.readline()
@@ -130,7 +133,8 @@ def _plain(result: Result) -> dict[str, Any]:
 
 def _parsed(line: str) -> Result:
     data = json.loads(line)
-    return Result(Run(data.pop("arm"), tuple(data.pop("overrides")), data.pop("seed")), **data)
+    run = Run(data.pop("arm"), tuple(data.pop("overrides")), data.pop("seed"), data.pop("memory", False))
+    return Result(run, **data)
 
 
 def mean_and_error(values: Sequence[float]) -> str:

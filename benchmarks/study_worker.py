@@ -1,5 +1,5 @@
 """Runs of a study, one after the other, in one process: `python -m benchmarks.study_worker` reads one JSON object a
-line (`overrides`, `seed`, `seldom`) and answers with one.
+line (`overrides`, `seed`, `memory`, `seldom`) and answers with one.
 
 The pools stay up between runs that fit the same engines and policy settings; the policy goes back to its initial
 checkpoint, so that a run is what `python -m mel_ray.main` with these overrides makes of it.
@@ -22,9 +22,15 @@ from mel_ray.data.prepare import Prepared, prepare
 from mel_ray.driver.loop import Watch
 from mel_ray.driver.wiring import Pools, connected_to_ray
 from mel_ray.evaluation.evaluator import Evaluator
+from mel_ray.mel.test_time import lessons_of_run, with_lessons
 from mel_ray.policy.policy_settings import PolicySettings
+from mel_ray.records.evaluation import Benchmark
+from mel_ray.records.incident import Incident
+from mel_ray.records.ports import Journal, ObjectStore
 from mel_ray.records.reports import EvalReport, StepReport
+from mel_ray.records.row import Row, drafts
 from mel_ray.rollout.vllm_engine import EngineSettings
+from mel_ray.run.store import experience_row
 
 SERIES = (
     "mel/kept", "mel/right_rule_share", "mel/drafts_right_rule_share", "mel/replay_pass/none", "mel/kept_gain",
@@ -59,6 +65,9 @@ class Curves:
         named = {f"{report.benchmark}/{name}": value for name, value in scores.items()}
         self.scores[report.step] = scores | self.scores.get(report.step, {}) | named
 
+    def incident(self, incident: Incident) -> None:
+        raise RuntimeError(f"{incident}: what follows is no fair measurement")
+
     def close(self, status: str) -> None:
         return None
 
@@ -73,6 +82,36 @@ class Curves:
         }
 
 
+class Written:
+    """An archive that keeps what the run wrote, as the run folder would."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self.experiences: list[dict[str, Any]] = []
+
+    async def record(self, step: int, rows: Sequence[Row], version: int = 0) -> None:
+        for row in drafts(rows):
+            (records,) = await self._store.get([row.ref])
+            self.experiences.append(experience_row(step, row, records[row.index], ()))
+
+
+class Remembering(Evaluator):
+    """Asks every question with the most fitting lesson that was kept so far in the prompt, as
+    `mel evaluate memory=RUN` does."""
+
+    def __init__(self, config: Config, prepared: Prepared, pools: Pools, written: Written) -> None:
+        super().__init__(config, pools.rollout, pools.rewards)
+        self._config, self._tokenizer, self._written = config, prepared.tokenizer, written
+
+    async def evaluate(self, benchmark: Benchmark, step: int, journal: Journal) -> EvalReport:
+        config, lessons = self._config, lessons_of_run(self._written.experiences)
+        options = config.mel.retrieval.model_copy(update={"method": "bm25"})
+        longest = config.model.max_context - config.eval.max_tokens
+        template = config.mel.template
+        prompts, _ = with_lessons(benchmark.prompts, lessons, template, self._tokenizer, options, longest)
+        return await super().evaluate(replace(benchmark, prompts=prompts), step, journal)
+
+
 class Worker:
     """Holds pools and the initial checkpoint of the policy."""
 
@@ -81,16 +120,18 @@ class Worker:
         self._pools: Pools | None = None
         self._key: object = None
 
-    async def run(self, overrides: Sequence[str], seed: int, seldom: Mapping[str, int]) -> dict[str, Any]:
+    async def run(self, overrides: Sequence[str], seed: int, memory: bool, seldom: Mapping[str, int]) -> dict[str, Any]:
         config = compose_config([*overrides, f"run.seed={seed}"])
         prepared = prepare(config)
         pools = await self._pools_for(config, prepared)
         await pools.policy.load(self._folder / "initial")
         await renew_experience(pools, config)
-        curves = Curves()
-        loop = loop_for(config, prepared, pools)
+        curves, written = Curves(), Written(pools.store)
+        loop = loop_for(config, prepared, pools, archive=written if memory else None)
         evaluator = Evaluator(config, pools.rollout, pools.rewards)
-        left_out = {
+        if memory:
+            evaluator = Remembering(config, prepared, pools, written)
+        left_out: dict[tuple[int, str], Mapping[str, float]] = {
             (step, name): {} for name, every in seldom.items() for step in range(config.run.steps + 1) if step % every
         }
         watch = Watch(
@@ -116,7 +157,7 @@ async def serve(answers: Any) -> None:
         worker = Worker(Path(folder))
         for line in iter(sys.stdin.readline, ""):
             asked = json.loads(line)
-            result = await worker.run(asked["overrides"], asked["seed"], asked["seldom"])
+            result = await worker.run(asked["overrides"], asked["seed"], asked["memory"], asked["seldom"])
             print(json.dumps(result), file=answers, flush=True)
 
 
