@@ -113,7 +113,10 @@ def _remembering(job: Job, memory: str) -> Job:
     run = Path(memory)
     if not (run / "config.yaml").exists():
         raise ConfigError([Problem("memory", memory, "there is no run in this folder", "name a run's folder, or none")])
-    template = validate(yaml.safe_load((run / "config.yaml").read_text())).mel.template
+    mel = validate(yaml.safe_load((run / "config.yaml").read_text())).mel
+    if mel.lesson != "own":
+        why = f"its replays were shown something else than its lessons (mel.lesson={mel.lesson}), so none is proven"
+        raise ConfigError([Problem("memory", memory, why, "name another, or none")])
     lessons = lessons_of_run(read_experiences(run, kept_only=True))
     if not lessons:
         raise ConfigError([Problem("memory", memory, "the run has kept no meta-experience", "name another, or none")])
@@ -122,7 +125,9 @@ def _remembering(job: Job, memory: str) -> Job:
     longest = job.config.model.max_context - job.config.eval.max_tokens
     benchmarks, notes = [], []
     for benchmark in job.prepared.benchmarks:
-        prompts, helped = with_lessons(benchmark.prompts, lessons, template, job.prepared.tokenizer, options, longest)
+        prompts, helped = with_lessons(
+            benchmark.prompts, lessons, mel.template, job.prepared.tokenizer, options, longest
+        )
         benchmarks.append(replace(benchmark, prompts=prompts))
         notes.append(
             f"{benchmark.name}: {helped} of {len(prompts)} questions get one of {len(lessons)} lessons of {run}"

@@ -97,7 +97,7 @@ class Writer:
         """
         if draft.trajectory is None:
             raise ValueError(f"draft {number} of {draft.question.question_id} was never written")
-        token_ids = self._replay_ids(draft.question, self._shown(draft, other))
+        token_ids = self._fitting(draft.question, self._shown(draft, other))
         seeds = (
             derive_seed(self._run_seed, step, draft.question.question_id, "replay", number, k)
             for k in range(self._mel.replays)
@@ -126,6 +126,15 @@ class Writer:
                 return self._mel.template.irrelevant
         assert draft.trajectory is not None
         return draft.trajectory.text
+
+    def _fitting(self, question: Question, shown: str) -> TokenIds:
+        """The prompt of a replay; of a control that is too long for the context, that with an irrelevant text, or with
+        none."""
+        for text in (shown, self._mel.template.irrelevant):
+            token_ids = self._replay_ids(question, text)
+            if len(token_ids) + self._mel.replay_max_tokens <= self._max_context:
+                return token_ids
+        return self._replay_ids(question, "")
 
     def _replay_ids(self, question: Question, experience: str) -> TokenIds:
         user_message = replay_prompt(self._mel.template, question.text, experience)

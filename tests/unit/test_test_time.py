@@ -24,9 +24,9 @@ def stored(word: str, kept: bool = True, written: str | None = None) -> dict:
     return empty | known | {"written": written or f"Heuristic: {word}.", "kept": kept, "replays": []}
 
 
-def run_with(folder, experiences):
+def run_with(folder, experiences, *keys):
     (folder / "experiences").mkdir(parents=True)
-    (folder / "config.yaml").write_text(to_yaml(config_of()))
+    (folder / "config.yaml").write_text(to_yaml(config_of(*keys)))
     write_rows(folder / "experiences" / "step-000003.parquet", experiences, EXPERIENCE_SCHEMA)
     return folder
 
@@ -87,3 +87,9 @@ def test_wrong_requests_are_sentences(tmp_path, words, sentence):
     with pytest.raises(ConfigError) as caught:
         parse([word.format(run=run) for word in words])
     assert sentence in str(caught.value)
+
+
+def test_a_run_whose_replays_were_shown_other_lessons_has_proven_none(tmp_path):
+    run = run_with(tmp_path / "run", [stored("vans")], "mel.lesson=shuffled")
+    with pytest.raises(ConfigError, match=r"mel\.lesson=shuffled\), so none is proven"):
+        parse([f"memory={run}"])

@@ -212,6 +212,17 @@ def test_where_no_other_lesson_is_known_a_shuffled_one_is_an_irrelevant_text():
     assert CONFIG.mel.template.irrelevant in TOKENIZER.decode(sample.asked[-1][0].token_ids)
 
 
+def test_a_control_that_is_too_long_for_the_context_is_an_irrelevant_text():
+    sample = FakeSampler()
+    draft = drafted(sample)
+    endless = replace(draft, question=replace(draft.question, solution="Step. " * 500))
+    writer = Writer(CONFIG.mel.model_copy(update={"lesson": "reference"}), TOKENIZER, 512, 11)
+    asyncio.run(writer.replay(endless, 0, 3, sample))
+    asked = sample.asked[-1][0].token_ids
+    assert len(asked) + CONFIG.mel.replay_max_tokens <= 512
+    assert CONFIG.mel.template.irrelevant in TOKENIZER.decode(asked)
+
+
 def test_a_draft_knows_whether_it_states_the_right_rule_of_a_world():
     assert drafted(FakeSampler()).states_rule is None  # the world does not know
     known = replace(QUESTION.question, columns={"world_rule": "If a sum holds a product, then multiply first."})
