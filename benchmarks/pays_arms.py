@@ -51,16 +51,20 @@ IRRELEVANT = Arm("augment, an irrelevant text", (*GUIDED, "mel.lesson=irrelevant
 REFERENCE = Arm("augment, the reference solution", (*GUIDED, "mel.lesson=reference"))
 PRIMARY = (GRPO, RESAMPLED, AUGMENT, SHUFFLED, IRRELEVANT, REFERENCE)
 CONTROLS = (RESAMPLED, SHUFFLED, IRRELEVANT)
-# For arms that sample more than a draft and one replay for a group.
+# For arms that sample more than a draft and one replay for a group, or only for groups that are all wrong.
 RESAMPLED_MORE = Arm("GRPO, sampled again, 6", (OFF, "rollout.resample=both", "rollout.resample_size=6"))
+RESAMPLED_WRONG = Arm("GRPO, all-wrong sampled again, 6", (OFF, "rollout.resample=wrong", "rollout.resample_size=6"))
 
 SECONDARY = (
     RESAMPLED_MORE,
+    RESAMPLED_WRONG,
     Arm("augment, by gain", (*GUIDED, *GAIN)),
     Arm("augment, by gain, 4 replays", (*GUIDED, *GAIN, "mel.replays=4")),
     Arm("augment, ratio", (*GUIDED, "mel.correction=ratio")),
     Arm("augment, capped ratio", (*GUIDED, "mel.correction=capped")),
     Arm("augment, mixed groups alone", (*GUIDED, "mel.write=mixed")),
+    Arm("augment, all-wrong groups alone", (*GUIDED, "mel.write=wrong")),
+    Arm("augment, all-wrong groups alone, 4 replays", (*GUIDED, "mel.write=wrong", "mel.replays=4")),
     Arm("augment + NLL 0.1, by gain", (*GUIDED, *GAIN, "mel.weight=0.1")),
     Arm("NLL 0.1", ("mel.enabled=true", "mel.weight=0.1")),
     Arm("NLL 0.1, by gain", ("mel.enabled=true", "mel.weight=0.1", *GAIN)),

@@ -22,6 +22,7 @@ from benchmarks.pays_arms import (
     PRIMARY,
     RESAMPLED,
     RESAMPLED_MORE,
+    RESAMPLED_WRONG,
     SECONDARY,
     SELDOM,
     SHOWN,
@@ -245,7 +246,7 @@ def main() -> None:
         first = {name: found[: options.secondary_seeds] for name, found in results.items()}
         together = {GRPO.name: first[GRPO.name], RESAMPLED.name: first[RESAMPLED.name], **others}
         show(f"{options.secondary_seeds} seeds, Avg@8", levels(together, rates))
-        against = (GRPO, RESAMPLED, RESAMPLED_MORE)
+        against = (GRPO, RESAMPLED, RESAMPLED_MORE, RESAMPLED_WRONG)
         show("paired by seed, in points, with 95% intervals", differences(together, against))
         show("lessons, by thirds of a run", lessons(others))
         everything |= {"tuned_lr": rates, "secondary": figures(others)}
