@@ -524,3 +524,15 @@ def test_run_state_round_trips(tmp_path):
     state = RunState(7, 112, 6)
     state.write(tmp_path)
     assert RunState.read(tmp_path) == state
+
+
+def test_engines_compile_where_they_can(monkeypatch):
+    def problems(*words):
+        return [str(one) for one in find_problems(compose_config(["cluster.rollout.compile=true", *words]))]
+
+    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/g++" if name == "g++" else None)
+    monkeypatch.delenv("CXX", raising=False)
+    assert problems() == []
+    assert any("on GPU the engine compiles by itself" in one for one in problems("cluster=1x1"))
+    monkeypatch.setenv("CXX", "none-such")
+    assert any("there is no C++ compiler here" in one for one in problems())

@@ -62,3 +62,9 @@ def test_an_engine_that_shares_its_gpu_can_sleep_and_takes_weights_from_shared_m
 
     asyncio.run(turn())
     assert shared._host.calls == ["sleep", "weights", "kv_cache"]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_on_cpu_the_model_is_compiled_where_that_is_asked_for(engine, compiled):
+    words = ["cluster=laptop", "cluster.rollout.in_process=false", f"cluster.rollout.compile={compiled}"]
+    assert engine(*words)._host.arguments["enforce_eager"] is not compiled
