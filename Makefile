@@ -40,7 +40,7 @@ $(REAL): $(CPU_VENV)/.ready launch/smollm2.py
 demo: $(CPU_VENV)/.ready ## train the embedded default with meta-experience and print where the report is
 	@$(CPU_RUN) -m mel_ray.main $(ARGS)
 
-demo-real: $(REAL) ## SmolLM2-135M on real word problems: a supervised warm-up, GRPO, and what that brought (an hour)
+demo-real: $(REAL) ## SmolLM2-135M on real word problems: a supervised warm-up, GRPO, and what that brought
 	@PYTHON=$(CPU_RUN) bash launch/demo_real.sh $(ARGS)
 
 test: $(CPU_VENV)/.ready ## all tests that need no GPU (20 to 45 minutes on two cores)
