@@ -25,8 +25,8 @@ class RolloutPoolConfig(Section):
     in_process: bool = True
     """Run the engine inside its actor instead of in a process of its own; on CPU only."""
     compile: bool = False
-    """On CPU: compile the model, which takes a minute at the first start and a C++ compiler. It pays where many sequences
-    run at once: up to twice the tokens per second. On GPU the engine always does."""
+    """On CPU: compile the model, which takes a minute at the first start and a C++ compiler. It pays where many
+    sequences run at once: up to twice the tokens per second. On GPU the engine always does."""
     max_sequences: int = Field(256, ge=1)
     """Largest number of sequences that an engine runs at the same time."""
     max_batched_tokens: int = Field(8192, ge=256)
